@@ -1,0 +1,1 @@
+"""What run.py is made of. Nothing here imports a loop: loops live in the servers' processes."""

@@ -1,0 +1,101 @@
+"""The table of loops, and what a column of the result is.
+
+No loop is a special case: a name leads to a factory, and every server is the same program. So this
+file is imported by the harness and, under every interpreter measured, by the servers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent.parent
+LIBUV = "libuv"  # the C reference server: a column without a Python loop
+
+
+@dataclass(frozen=True)
+class Loop:
+    factory: str  # "module:function", called without arguments
+    package: str | None  # whose version is reported; None: the interpreter's own
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+# Another variant of a loop is one more line, such as the same factory with another environment.
+LOOPS = {
+    "veloop": Loop("veloop:new_event_loop", "veloop"),
+    "uvloop": Loop("uvloop:new_event_loop", "uvloop"),
+    "asyncio": Loop("asyncio:new_event_loop", None),
+    "rloop": Loop("rloop:new_event_loop", "rloop"),
+}
+REFERENCES = ("uvloop", "asyncio")  # what ratios are given to
+DEFAULT = ("veloop", "uvloop", "asyncio", "rloop", LIBUV)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A loop under an interpreter, written NAME or NAME@PYTHON."""
+
+    label: str
+    loop: str
+    python: str
+
+    @classmethod
+    def parse(cls, text: str) -> Column:
+        loop, _, python = text.partition("@")
+        if loop != LIBUV and loop not in LOOPS:
+            raise ValueError(f"no loop named {loop!r}; there are: {', '.join([*LOOPS, LIBUV])}")
+        return cls(
+            f"{loop}@{Path(python).name}" if python else loop, loop, python or sys.executable
+        )
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, **LOOPS[self.loop].environment}
+
+    def probe(self) -> tuple[str, bool]:
+        """(description, True) if a loop can be made, else (reason, False).
+
+        In a process of its own: the interpreter may be another one, and a loop that cannot be
+        imported, or takes the process down, is an absent column and not the end of the run.
+        """
+        command = [self.python, str(HERE / "servers.py"), self.loop, "--probe"]
+        try:
+            done = subprocess.run(
+                command, env=self.environment(), capture_output=True, text=True, timeout=60
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error), False
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines()
+            return lines[-1] if lines else f"exit status {done.returncode}", False
+        return json.loads(done.stdout)["description"], True
+
+
+def factory(name: str) -> Callable[[], Any]:
+    module, _, function = LOOPS[name].factory.partition(":")
+    found: Callable[[], Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def describe(name: str) -> str:
+    """Versions, as seen from inside the interpreter that runs the loop."""
+    implementation = sys.implementation.name.replace("cpython", "CPython").replace("pypy", "PyPy")
+    python = f"{implementation} {sys.version.split()[0]}"
+    if implementation == "PyPy":
+        version = getattr(sys, "pypy_version_info")  # noqa: B009 (typeshed has no such name)
+        python = f"PyPy {version[0]}.{version[1]}.{version[2]} (Python {sys.version.split()[0]})"
+    package = LOOPS[name].package
+    if package is None:
+        return python
+    try:
+        found = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        found = "(not installed as a package)"
+    return f"{package} {found}, {python}"

@@ -1,0 +1,27 @@
+/* The ring record: four int64_t, in this order: kind, id, a, b.
+ *
+ *   kind            id         a                       b
+ *   VL_READ         stream     bytes read, or status   offset of the bytes in the slab
+ *   VL_WRITE        stream     status                  bytes still queued
+ *   VL_CONNECT      stream     status                  -
+ *   VL_ACCEPT       listener   vl_handle_t *, status   offset of the addresses in the slab
+ *   VL_POLL         poll       VL_READABLE | ...       -
+ *   VL_SIGNAL       0          bytes read              offset of the signal numbers in the slab
+ *   VL_GETADDRINFO  request    status                  vl_dns_t *
+ *   VL_GETNAMEINFO  request    status                  vl_dns_t *
+ *
+ * Ids count up and are never used again, so an id is its own generation: a record that
+ * comes late, after Python closed its handle, finds no target and is dropped.
+ */
+enum {
+  VL_READ = 1,
+  VL_WRITE,
+  VL_CONNECT,
+  VL_ACCEPT,
+  VL_POLL,
+  VL_SIGNAL,
+  VL_GETADDRINFO,
+  VL_GETNAMEINFO
+};
+
+enum { VL_READABLE = 1, VL_WRITABLE = 2 };

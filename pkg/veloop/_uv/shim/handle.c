@@ -1,0 +1,59 @@
+/* Allocating and freeing handles. The close callback is the only place that frees one. */
+#include "shim.h"
+
+#include <stddef.h>
+
+static _Atomic int live;
+
+int vl_live_handles(void) { return atomic_load(&live); }
+
+vl_handle_t *vl_handle_alloc(vl_loop_t *loop, uv_handle_type type) {
+  vl_handle_t *handle = calloc(1, offsetof(vl_handle_t, uv) + uv_handle_size(type));
+
+  if (handle == NULL)
+    return NULL;
+  atomic_fetch_add(&live, 1);
+  handle->loop = loop;
+  handle->id = loop->next_id++;
+  handle->fd = -1;
+  return handle;
+}
+
+void vl_handle_discard(vl_handle_t *handle) {
+  atomic_fetch_sub(&live, 1);
+  free(handle);
+}
+
+static void on_close(uv_handle_t *uv) {
+  vl_handle_t *handle = uv->data;
+
+  vl_stream_drop_queue(handle);
+  vl_handle_discard(handle);
+}
+
+void vl_handle_close_unguarded(vl_handle_t *handle) {
+  uv_os_fd_t fd;
+
+  if (handle->borrowed && uv_fileno(&handle->uv.handle, &fd) == 0)
+    vl_port_borrowed_fd = (int) (intptr_t) fd;
+  uv_close(&handle->uv.handle, on_close);
+  vl_port_borrowed_fd = -1;
+}
+
+int vl_handle_close(vl_handle_t *handle) {
+  VL_GUARD(handle->loop);
+  if (!uv_is_closing(&handle->uv.handle))
+    vl_handle_close_unguarded(handle);
+  return 0;
+}
+
+int vl_handle_fileno(vl_handle_t *handle) {
+  uv_os_fd_t fd;
+  int r;
+
+  VL_GUARD(handle->loop);
+  r = uv_fileno(&handle->uv.handle, &fd);
+  return r == 0 ? (int) (intptr_t) fd : r;
+}
+
+int64_t vl_handle_id(vl_handle_t *handle) { return handle->id; }

@@ -1,0 +1,118 @@
+/* Accepting connections, by a watch of the listening socket.
+ *
+ * Not by uv_listen: that takes one connection a turn, and when descriptors run out it drops
+ * the clients that wait (its reserve descriptor exists for that). We take a batch, and on
+ * EMFILE we pause and tell Python, as asyncio does, so that they wait and are served later.
+ * The listening socket itself stays Python's. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* accept4 */
+#endif
+#include "shim.h"
+
+#ifndef _WIN32
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#endif
+
+/* For each connection the slab gets both addresses: the size of the peer's and of our own, a
+ * byte each, then the one and the other. */
+enum { ADDRESSES_MAX = 2 + 2 * sizeof(struct sockaddr_storage) };
+
+static int accept_one(int listener, char *addresses, size_t *size) {
+  struct sockaddr_storage peer, own;
+  socklen_t peer_size = sizeof(peer), own_size = sizeof(own);
+  int fd, one = 1;
+
+  do {
+#ifdef __linux__
+    fd = accept4(listener, (struct sockaddr *) &peer, &peer_size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    fd = accept(listener, (struct sockaddr *) &peer, &peer_size);
+#endif
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0)
+    return uv_translate_sys_error(errno);
+#ifndef __linux__
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+#endif
+  if (getsockname(fd, (struct sockaddr *) &own, &own_size) != 0)
+    own_size = 0;
+  if (own.ss_family != AF_UNIX)
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, (const char *) &one, sizeof(one));
+  addresses[0] = (char) peer_size;
+  addresses[1] = (char) own_size;
+  memcpy(addresses + 2, &peer, peer_size);
+  memcpy(addresses + 2 + peer_size, &own, own_size);
+  *size = 2 + peer_size + own_size;
+  return fd;
+}
+
+static void on_acceptable(uv_poll_t *poll, int status, int events) {
+  vl_handle_t *listener = poll->data, *handle = NULL;
+  vl_loop_t *loop = listener->loop;
+  char *addresses;
+  size_t size = 0;
+  int i, fd;
+  int64_t r;
+
+  (void) events;
+  if (status < 0) {
+    uv_poll_start(poll, UV_READABLE, on_acceptable); /* libuv stops a watch that had POLLERR */
+    return;
+  }
+  for (i = 0; i < listener->events; i++) {
+    addresses = vl_slab_room(loop, ADDRESSES_MAX);
+    if (addresses == NULL)
+      return;
+    fd = accept_one(listener->fd, addresses, &size);
+    if (fd == UV_EAGAIN || fd == UV_ECONNABORTED)
+      return;
+    r = fd;
+    if (fd >= 0) {
+      r = vl_tcp_adopt(loop, fd, 0, &handle);
+      if (r < 0)
+        close(fd);
+    }
+    if (r < 0) {
+      uv_poll_stop(poll); /* until vl_listener_resume */
+      vl_emit(loop, VL_ACCEPT, listener->id, r, 0);
+      return;
+    }
+    vl_emit(loop, VL_ACCEPT, listener->id, (int64_t) (intptr_t) handle,
+            vl_slab_commit(loop, size));
+  }
+}
+
+int64_t vl_listener_open(vl_loop_t *loop, int fd, int batch, vl_handle_t **into) {
+  vl_handle_t *handle;
+  int r;
+
+  VL_GUARD(loop);
+  handle = vl_handle_alloc(loop, UV_POLL);
+  if (handle == NULL)
+    return UV_ENOMEM;
+  vl_poll_forget(loop, fd);
+  r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
+  if (r != 0) {
+    vl_handle_discard(handle);
+    return r;
+  }
+  handle->uv.poll.data = handle;
+  handle->fd = fd;
+  handle->events = batch;
+  r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_acceptable);
+  if (r != 0) {
+    vl_handle_close_unguarded(handle);
+    return r;
+  }
+  *into = handle;
+  return handle->id;
+}
+
+int vl_listener_resume(vl_handle_t *handle) {
+  VL_GUARD(handle->loop);
+  return uv_poll_start(&handle->uv.poll, UV_READABLE, on_acceptable);
+}

@@ -1,0 +1,289 @@
+/* The loop: making and closing it, running it once, the ring and the slab, the owner check. */
+#include "shim.h"
+
+#ifdef _WIN32
+#include <windows.h>
+#include <winsock2.h>
+uint64_t vl_self(void) { return GetCurrentThreadId(); }
+#else
+#include <pthread.h>
+#include <unistd.h>
+uint64_t vl_self(void) { return (uint64_t) (uintptr_t) pthread_self(); }
+#endif
+
+static _Thread_local uint64_t refused_owner;
+
+uint64_t vl_refused_owner(void) { return refused_owner; }
+
+int vl_refuse(vl_loop_t *loop) {
+  refused_owner = atomic_load(&loop->owner);
+  return VL_EFOREIGN;
+}
+
+/* ------------------------------------------------------------------ the ring and the slab */
+
+static int ring_grow(vl_loop_t *loop) {
+  int cap = loop->ring_cap ? loop->ring_cap * 2 : 256;
+  int64_t *ring = realloc(loop->ring, (size_t) cap * RECORD * sizeof(*ring));
+
+  if (ring == NULL)
+    return UV_ENOMEM;
+  loop->ring = ring;
+  loop->ring_cap = cap;
+  return 0;
+}
+
+void vl_emit(vl_loop_t *loop, int kind, int64_t id, int64_t a, int64_t b) {
+  int64_t *record;
+
+  if (loop->closed)
+    return;
+  if (loop->ring_len == loop->ring_cap && ring_grow(loop) != 0) {
+    loop->out_of_memory = 1;
+    return;
+  }
+  record = loop->ring + (size_t) loop->ring_len++ * RECORD;
+  record[0] = kind;
+  record[1] = id;
+  record[2] = a;
+  record[3] = b;
+}
+
+char *vl_slab_room(vl_loop_t *loop, size_t least) {
+  return SLAB_SIZE - loop->slab_used < least ? NULL : loop->slab + loop->slab_used;
+}
+
+int64_t vl_slab_commit(vl_loop_t *loop, size_t size) {
+  int64_t offset = (int64_t) loop->slab_used;
+
+  loop->slab_used += (size + 15) & ~(size_t) 15; /* the next read starts aligned */
+  if (loop->slab_used > SLAB_SIZE)
+    loop->slab_used = SLAB_SIZE;
+  return offset;
+}
+
+int64_t *vl_loop_ring(vl_loop_t *loop) { return loop->ring; }
+int vl_loop_ring_capacity(vl_loop_t *loop) { return loop->ring_cap; }
+char *vl_loop_slab(vl_loop_t *loop) { return loop->slab; }
+size_t vl_loop_slab_size(vl_loop_t *loop) { (void) loop; return SLAB_SIZE; }
+
+/* ------------------------------------------------------------------------------ running it */
+
+static void on_wakeup(uv_async_t *async) { (void) async; }
+static void on_sleeper(uv_timer_t *timer) { (void) timer; }
+
+int vl_loop_enter(vl_loop_t *loop) {
+  VL_GUARD(loop);
+  atomic_store(&loop->owner, vl_self());
+  return 0;
+}
+
+void vl_loop_leave(vl_loop_t *loop) { atomic_store(&loop->owner, 0); }
+
+int vl_loop_run(vl_loop_t *loop, double timeout) {
+  VL_GUARD(loop);
+  loop->ring_len = 0;
+  loop->slab_used = 0;
+  if (timeout == 0.0) {
+    uv_run(&loop->uv, UV_RUN_NOWAIT);
+  } else {
+    if (timeout > 0.0) {
+      /* Rounded up, so that libuv's milliseconds do not wake us before it is time. */
+      double ms = timeout * 1e3;
+      uint64_t whole = (uint64_t) ms;
+
+      uv_update_time(&loop->uv);
+      uv_timer_start(&loop->sleeper, on_sleeper, whole + ((double) whole < ms), 0);
+    }
+    uv_run(&loop->uv, UV_RUN_ONCE);
+    if (timeout > 0.0)
+      uv_timer_stop(&loop->sleeper);
+  }
+  if (loop->out_of_memory) {
+    loop->out_of_memory = 0;
+    return UV_ENOMEM;
+  }
+  return loop->ring_len;
+}
+
+int vl_loop_wakeup(vl_loop_t *loop) {
+  int r = 0;
+
+  uv_mutex_lock(&loop->wakeup_lock);
+  if (!loop->closed)
+    r = uv_async_send(&loop->wakeup);
+  uv_mutex_unlock(&loop->wakeup_lock);
+  return r;
+}
+
+static void on_signals(uv_poll_t *poll, int status, int events) {
+  vl_loop_t *loop = poll->loop->data;
+  vl_handle_t *handle = poll->data;
+  char *room = vl_slab_room(loop, 256);
+  long n;
+
+  (void) events;
+  if (status < 0 || room == NULL)
+    return;
+#ifdef _WIN32
+  n = recv(handle->fd, room, 256, 0);
+#else
+  n = (long) read(handle->fd, room, 256);
+#endif
+  if (n > 0)
+    vl_emit(loop, VL_SIGNAL, 0, n, vl_slab_commit(loop, (size_t) n));
+}
+
+int vl_loop_watch_signals(vl_loop_t *loop, int fd) {
+  vl_handle_t *handle;
+  int r;
+
+  VL_GUARD(loop);
+  handle = vl_handle_alloc(loop, UV_POLL);
+  if (handle == NULL)
+    return UV_ENOMEM;
+  r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
+  if (r != 0) {
+    vl_handle_discard(handle);
+    return r;
+  }
+  handle->fd = fd;
+  handle->uv.poll.data = handle;
+  r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_signals);
+  uv_unref(&handle->uv.handle);
+  return r;
+}
+
+/* ----------------------------------------------------------------- making and closing it */
+
+/* Loops that were closed while a thread of the pool was still busy with a request of theirs:
+ * such a request cannot be taken back, and closing does not wait for it. */
+static vl_loop_t *zombies;
+static uv_mutex_t zombies_lock;
+static uv_once_t zombies_once = UV_ONCE_INIT;
+
+static void zombies_init(void) { uv_mutex_init(&zombies_lock); }
+
+static void loop_release(vl_loop_t *loop) {
+  vl_dns_free_all(loop);
+  free(loop->polls);
+  free(loop->ring);
+  free(loop->slab);
+  loop->polls = NULL;
+  loop->ring = NULL;
+  loop->slab = NULL;
+}
+
+/* -> 1 when libuv has let go of the loop. */
+static int loop_finish(vl_loop_t *loop) {
+  uv_run(&loop->uv, UV_RUN_NOWAIT);
+  if (uv_loop_close(&loop->uv) != 0)
+    return 0;
+  loop_release(loop);
+  return 1;
+}
+
+static void zombies_reap(void) {
+  vl_loop_t **at, *loop;
+
+  uv_once(&zombies_once, zombies_init);
+  uv_mutex_lock(&zombies_lock);
+  for (at = &zombies; (loop = *at) != NULL;) {
+    if (!loop_finish(loop)) {
+      at = &loop->next_zombie;
+      continue;
+    }
+    *at = loop->next_zombie;
+    loop->next_zombie = NULL;
+    if (loop->freed) {
+      uv_mutex_destroy(&loop->wakeup_lock);
+      free(loop);
+    } else {
+      loop->freed = -1; /* vl_loop_free may take it now */
+    }
+  }
+  uv_mutex_unlock(&zombies_lock);
+}
+
+vl_loop_t *vl_loop_new(int *status) {
+  vl_loop_t *loop;
+
+  zombies_reap();
+  loop = calloc(1, sizeof(*loop));
+  *status = UV_ENOMEM;
+  if (loop == NULL)
+    return NULL;
+  loop->next_id = 1;
+  loop->slab = malloc(SLAB_SIZE);
+  if (loop->slab == NULL || ring_grow(loop) != 0)
+    goto no_loop;
+  *status = uv_mutex_init(&loop->wakeup_lock);
+  if (*status != 0)
+    goto no_loop;
+  *status = uv_loop_init(&loop->uv);
+  if (*status != 0)
+    goto no_uv;
+  loop->uv.data = loop;
+  *status = uv_async_init(&loop->uv, &loop->wakeup, on_wakeup);
+  if (*status != 0) {
+    uv_loop_close(&loop->uv);
+    goto no_uv;
+  }
+  uv_timer_init(&loop->uv, &loop->sleeper);
+  loop->wakeup.data = loop->sleeper.data = NULL; /* not a vl_handle_t */
+  loop->freed = -1;
+  return loop;
+no_uv:
+  uv_mutex_destroy(&loop->wakeup_lock);
+no_loop:
+  loop_release(loop);
+  free(loop);
+  return NULL;
+}
+
+static void close_any(uv_handle_t *uv, void *unused) {
+  (void) unused;
+  if (uv_is_closing(uv))
+    return;
+  if (uv->data != NULL)
+    vl_handle_close_unguarded(uv->data);
+  else
+    uv_close(uv, NULL);
+}
+
+int vl_loop_close(vl_loop_t *loop) {
+  int i;
+
+  VL_GUARD(loop);
+  uv_walk(&loop->uv, close_any, NULL);
+  vl_dns_cancel_all(loop);
+  uv_mutex_lock(&loop->wakeup_lock);
+  loop->closed = 1;
+  uv_mutex_unlock(&loop->wakeup_lock);
+  zombies_reap();
+  /* Closing takes libuv two turns: one for the requests of a handle, one for the handle. */
+  for (i = 0; i < 3; i++)
+    if (loop_finish(loop))
+      return 0;
+  uv_mutex_lock(&zombies_lock);
+  loop->freed = 0;
+  loop->next_zombie = zombies;
+  zombies = loop;
+  uv_mutex_unlock(&zombies_lock);
+  return 0;
+}
+
+void vl_loop_free(vl_loop_t *loop) {
+  int mine;
+
+  if (!loop->closed)
+    vl_loop_close(loop);
+  uv_mutex_lock(&zombies_lock);
+  mine = loop->freed == -1;
+  loop->freed = 1;
+  uv_mutex_unlock(&zombies_lock);
+  if (mine) {
+    uv_mutex_destroy(&loop->wakeup_lock);
+    free(loop);
+  }
+}

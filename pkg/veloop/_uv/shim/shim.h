@@ -1,0 +1,114 @@
+/* What the shim's files share. uv.h comes before the declarations that cffi reads too, so that
+ * a prototype that differs from libuv's is a compile error.
+ *
+ * Who owns what: the shim allocates every handle and request that libuv sees, and frees a handle
+ * only in its close callback, a request only in its own callback. Python holds opaque pointers
+ * and must not use one again after vl_handle_close. */
+#ifndef VL_SHIM_H
+#define VL_SHIM_H
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "../decl/types.h"
+#include "../decl/error.h"
+#include "../decl/event.h"
+#include "../decl/loop.h"
+#include "../decl/handle.h"
+#include "../decl/stream.h"
+#include "../decl/tcp.h"
+#include "../decl/listener.h"
+#include "../decl/poll.h"
+#include "../decl/dns.h"
+
+struct vl_loop {
+  uv_loop_t uv;
+  uv_async_t wakeup;
+  uv_timer_t sleeper;
+  uv_mutex_t wakeup_lock; /* held while wakeup is used or closed: any thread may call */
+  int closed;
+  int out_of_memory;      /* the ring could not grow: a record was lost */
+  _Atomic uint64_t owner; /* the thread that runs the loop, or 0 */
+  int64_t next_id;
+  int64_t *ring; /* RECORD numbers for each record */
+  int ring_len, ring_cap;
+  char *slab;
+  size_t slab_used;
+  vl_handle_t **polls; /* by descriptor */
+  int npolls;
+  vl_handle_t *signals;
+  vl_dns_t *requests; /* not freed yet */
+  vl_loop_t *next_zombie;
+  int freed; /* Python let go of it */
+};
+
+enum {
+  RECORD = 4,                   /* numbers in a record */
+  SLAB_SIZE = 512 * 1024,
+  READ_MAX = 256 * 1024,        /* as much as asyncio's own transports take at once */
+  READ_MIN = 32 * 1024,         /* with less left, reading waits for the next turn */
+};
+
+/* A piece of a stream's write queue. */
+typedef struct chunk {
+  struct chunk *next;
+  size_t len, cap;
+  char data[];
+} chunk_t;
+
+struct vl_handle {
+  vl_loop_t *loop;
+  int64_t id;
+  int borrowed;  /* the descriptor is closed by somebody else */
+  int events;    /* poll: what is watched. listener: batch */
+  int fd;        /* poll and listener */
+  int shutting;  /* stream: half-close when the queue is empty */
+  chunk_t *waiting, *waiting_last, *flying;
+  size_t waiting_size, flying_size;
+  uv_write_t *write;
+  union {
+    uv_handle_t handle;
+    uv_stream_t stream;
+    uv_tcp_t tcp;
+    uv_pipe_t pipe;
+    uv_poll_t poll;
+  } uv; /* the last member: only as much of it as the kind needs is allocated */
+};
+
+/* The calling thread as Python's threading.get_ident() names it. */
+uint64_t vl_self(void);
+int vl_refuse(vl_loop_t *loop);
+
+/* First line of every function that touches a loop. */
+#define VL_GUARD(loop) \
+  do { \
+    uint64_t owner_ = atomic_load_explicit(&(loop)->owner, memory_order_relaxed); \
+    if ((loop)->closed) \
+      return UV_EINVAL; \
+    if (owner_ != 0 && owner_ != vl_self()) \
+      return vl_refuse(loop); \
+  } while (0)
+
+void vl_emit(vl_loop_t *loop, int kind, int64_t id, int64_t a, int64_t b);
+
+/* Room in the slab, or NULL when too little is left; vl_slab_commit makes it taken. -> offset. */
+char *vl_slab_room(vl_loop_t *loop, size_t least);
+int64_t vl_slab_commit(vl_loop_t *loop, size_t size);
+
+vl_handle_t *vl_handle_alloc(vl_loop_t *loop, uv_handle_type type);
+void vl_handle_discard(vl_handle_t *handle); /* never initialised by libuv */
+void vl_handle_close_unguarded(vl_handle_t *handle);
+
+int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle);
+void vl_poll_forget(vl_loop_t *loop, int fd);
+void vl_stream_drop_queue(vl_handle_t *handle);
+void vl_dns_cancel_all(vl_loop_t *loop);
+void vl_dns_free_all(vl_loop_t *loop);
+
+extern _Thread_local int vl_port_borrowed_fd;
+
+#endif

@@ -1,0 +1,93 @@
+/* TCP sockets: adopting a descriptor, connecting. */
+#include "shim.h"
+
+#ifndef _WIN32
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#endif
+
+/* Adopts a socket of any stream family: libuv's TCP handle only reads, writes and closes it.
+ * The number may still be known to libuv although its descriptor was closed behind its back:
+ *  - by a watch (add_reader) that was never removed: the watch gives way;
+ *  - by a stream: then ours moves to another number. */
+int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) {
+  vl_handle_t *handle;
+  int r, moved;
+
+#ifdef VL_SYSTEM_LIBUV
+  if (borrowed) { /* no port.h in that libuv, so it would close the descriptor: a copy for it */
+    fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+      return uv_translate_sys_error(errno);
+    borrowed = 0;
+  }
+#endif
+  handle = vl_handle_alloc(loop, UV_TCP);
+  if (handle == NULL)
+    return UV_ENOMEM;
+  r = uv_tcp_init(&loop->uv, &handle->uv.tcp);
+  if (r != 0) {
+    vl_handle_discard(handle);
+    return r;
+  }
+  handle->uv.tcp.data = handle;
+  vl_poll_forget(loop, fd);
+#ifdef _WIN32
+  r = uv_tcp_open(&handle->uv.tcp, fd);
+#else
+  /* libuv never closes the standard streams' numbers, whatever they are now. */
+  r = fd <= STDERR_FILENO && !borrowed ? UV_EEXIST : uv_tcp_open(&handle->uv.tcp, fd);
+  if (r == UV_EEXIST && !borrowed) {
+    moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    r = moved < 0 ? uv_translate_sys_error(errno) : uv_tcp_open(&handle->uv.tcp, moved);
+    if (moved >= 0)
+      close(r == 0 ? fd : moved);
+  }
+#endif
+  if (r != 0) {
+    vl_handle_close_unguarded(handle);
+    return r;
+  }
+  handle->borrowed = borrowed;
+  *into = handle;
+  return handle->id;
+}
+
+int64_t vl_tcp_open(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle) {
+  VL_GUARD(loop);
+  return vl_tcp_adopt(loop, fd, borrowed, handle);
+}
+
+static void on_connect(uv_connect_t *request, int status) {
+  vl_handle_t *handle = request->handle->data;
+
+  free(request);
+  if (!uv_is_closing(&handle->uv.handle))
+    vl_emit(handle->loop, VL_CONNECT, handle->id, status, 0);
+}
+
+int vl_tcp_connect(vl_handle_t *handle, const char *address) {
+  struct sockaddr_storage storage;
+  uv_connect_t *request;
+  int r;
+
+  VL_GUARD(handle->loop);
+  memset(&storage, 0, sizeof(storage));
+  memcpy(&storage, address, ((const struct sockaddr *) address)->sa_family == AF_INET6
+                                ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
+  request = malloc(sizeof(*request));
+  if (request == NULL)
+    return UV_ENOMEM;
+  r = uv_tcp_connect(request, &handle->uv.tcp, (const struct sockaddr *) &storage, on_connect);
+  if (r != 0)
+    free(request);
+  return r;
+}
+
+int vl_tcp_nodelay(vl_handle_t *handle) {
+  VL_GUARD(handle->loop);
+  return uv_tcp_nodelay(&handle->uv.tcp, 1);
+}

@@ -1,0 +1,77 @@
+"""Handles of scheduled callbacks, and the parts of asyncio's events module that stay asyncio's.
+
+`Handle` and `TimerHandle` are asyncio's classes with a cheaper start: the loop fills the
+slots itself and asks for a traceback only in debug mode. Everything else is inherited, so code
+that inspects a handle finds what it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+_copy_context = contextvars.copy_context
+
+
+def extract_stack(frame: Any) -> traceback.StackSummary:
+    """The stack of `frame`, most recent call last, as asyncio keeps it in debug mode."""
+    stack = traceback.StackSummary.extract(
+        traceback.walk_stack(frame), limit=10, lookup_lines=False
+    )
+    stack.reverse()
+    return stack
+
+
+class Handle(asyncio.Handle):
+    """What loop.call_soon() returns: an asyncio.Handle."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: Any,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        self._context = _copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+    def _trace(self, depth: int) -> None:
+        """Remember, in debug mode, who scheduled this: `depth` frames above the caller."""
+        self._source_traceback = extract_stack(sys._getframe(depth + 1))
+
+
+class TimerHandle(asyncio.TimerHandle):
+    """What loop.call_later() and loop.call_at() return: an asyncio.TimerHandle."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: Any,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        self._context = _copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = False
+
+    _trace = Handle._trace

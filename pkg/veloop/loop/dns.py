@@ -1,0 +1,217 @@
+"""getaddrinfo and getnameinfo.
+
+What needs no name server is answered at once by the socket module, without a thread: numeric
+hosts and no host. Everything else goes through libuv's thread pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+from .._uv import ffi, lib, sockaddr
+from .._uv.errors import check, error
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
+
+AddrInfo = tuple[int, int, int, str, Any]
+
+
+class Request:
+    """One request in the thread pool, and the future that waits for its answer."""
+
+    __slots__ = ("future", "ident", "loop")
+
+    def __init__(self, loop: EventLoop) -> None:
+        self.loop = loop
+        self.ident = 0
+        self.future: asyncio.Future[Any] = loop.create_future()
+
+    async def wait(self, ident: int) -> Any:
+        self.ident = check(ident)
+        self.loop._driver.targets[ident] = self.on_event
+        try:
+            return await self.future
+        except asyncio.CancelledError:
+            if not self.loop.is_closed():
+                lib.vl_dns_cancel(self.loop._driver.pointer, ident)
+            raise
+
+    def on_event(self, kind: int, status: int, pointer: int) -> None:
+        del self.loop._driver.targets[self.ident]
+        answer = ffi.cast("vl_dns_t *", pointer)
+        try:
+            if self.future.done():
+                return  # cancelled meanwhile
+            if status < 0:
+                self.future.set_exception(error(status))
+            elif kind == lib.VL_GETADDRINFO:
+                self.future.set_result(_addresses(answer))
+            else:
+                host, service = lib.vl_dns_host(answer), lib.vl_dns_service(answer)
+                self.future.set_result((ffi.string(host).decode(), ffi.string(service).decode()))
+        finally:
+            lib.vl_dns_free(answer)
+
+
+def _addresses(answer: Any) -> list[AddrInfo]:
+    info = ffi.new("vl_addrinfo_t *")
+    found = []
+    while lib.vl_dns_next(answer, info):
+        name = ffi.string(info.canonname).decode("idna") if info.canonname else ""
+        found.append(
+            (
+                _enum(socket.AddressFamily, info.family),
+                _enum(socket.SocketKind, info.socktype),
+                info.protocol,
+                name,
+                sockaddr.unpack(ffi.buffer(info.address, info.size)[:]),
+            )
+        )
+    return found
+
+
+def _enum(kind: Any, value: int) -> int:
+    try:
+        return kind(value)  # type: ignore[no-any-return]
+    except ValueError:
+        return value
+
+
+def is_numeric(host: str) -> bool:
+    """Is `host` an IPv4 or IPv6 address, maybe with a zone ('fe80::1%lo')?"""
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+        return True
+    except (OSError, ValueError):
+        pass
+    try:
+        socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+async def getaddrinfo(
+    loop: EventLoop,
+    host: str | bytes | None,
+    port: str | bytes | int | None,
+    family: int,
+    type: int,
+    proto: int,
+    flags: int,
+) -> list[AddrInfo]:
+    if isinstance(host, str):
+        node = host.encode("idna") if not host.isascii() else host.encode()
+    elif host is None or isinstance(host, bytes):
+        node = host
+    else:
+        # The error is the socket module's: it is the one that people know.
+        return socket.getaddrinfo(host, port, family, type, proto, flags)
+    if not node or is_numeric(node.decode("latin-1")) or b"\0" in node or len(node) > 255:
+        return socket.getaddrinfo(host, port, family, type, proto, flags)
+    request = Request(loop)
+    ident = lib.vl_getaddrinfo(
+        loop._driver.pointer, node, _service(port), family, type, proto, flags
+    )
+    found: list[AddrInfo] = await request.wait(ident)
+    return found
+
+
+def _service(port: str | bytes | int | None) -> Any:
+    if port is None:
+        return ffi.NULL
+    if isinstance(port, bytes):
+        return port
+    if isinstance(port, str):
+        return port.encode()
+    if isinstance(port, int):
+        return b"%d" % port
+    raise OSError(f"getaddrinfo() argument 2 must be integer or string, not {port!r}")
+
+
+async def getnameinfo(
+    loop: EventLoop, address: tuple[Any, ...], flags: int
+) -> tuple[str, str]:
+    numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    if not _plain(address) or flags & numeric == numeric:
+        return socket.getnameinfo(address, flags)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    request = Request(loop)
+    raw = sockaddr.pack(family, address)
+    answer: tuple[str, str] = await request.wait(
+        lib.vl_getnameinfo(loop._driver.pointer, raw, flags)
+    )
+    return answer
+
+
+def _plain(address: Any) -> bool:
+    """A well-formed numeric address? Any other gets the socket module's own error."""
+    return (
+        isinstance(address, tuple)
+        and 2 <= len(address) <= 4
+        and isinstance(address[0], str)
+        and is_numeric(address[0])
+        and all(isinstance(n, int) for n in address[1:])
+        and 0 <= address[1] <= 0xFFFF
+        and (len(address) == 2 or ":" in address[0])
+        and all(0 <= n < 1 << 32 for n in address[2:])
+        and (len(address) < 3 or address[2] <= 0xFFFFF)
+    )
+
+
+async def resolve(
+    loop: EventLoop,
+    address: Any,
+    *,
+    family: int = 0,
+    type: int = socket.SOCK_STREAM,
+    proto: int = 0,
+    flags: int = 0,
+) -> list[AddrInfo]:
+    """The addresses of a (host, port[, flowinfo, scope]) tuple, without a look-up if numeric.
+
+    This calls loop.getaddrinfo(), which applications override to bring their own resolver.
+    """
+    host, port = address[:2]
+    info = _known_address(host, port, family, type, proto, *address[2:])
+    if info is not None:
+        return [info]
+    found: list[AddrInfo] = await loop.getaddrinfo(
+        host, port, family=family, type=type, proto=proto, flags=flags
+    )
+    return found
+
+
+def _known_address(
+    host: Any, port: Any, family: int, type: int, proto: int, flowinfo: int = 0, scope: int = 0
+) -> AddrInfo | None:
+    """The one addrinfo of a numeric address; None where getaddrinfo has to tell."""
+    if host is None or proto not in (0, socket.IPPROTO_TCP):
+        return None
+    if type != socket.SOCK_STREAM:
+        return None
+    if port is None or port in ("", b""):
+        port = 0
+    elif isinstance(port, (str, bytes)):
+        if not port.isdigit():
+            return None  # a service name
+        port = int(port)
+    elif not isinstance(port, int):
+        return None
+    if isinstance(host, bytes):
+        host = host.decode("idna")
+    if not isinstance(host, str) or "%" in host:
+        return None
+    for af in (socket.AF_INET, socket.AF_INET6):
+        if family not in (socket.AF_UNSPEC, af):
+            continue
+        try:
+            socket.inet_pton(af, host)
+        except (OSError, ValueError):
+            continue
+        address = (host, port) if af == socket.AF_INET else (host, port, flowinfo, scope)
+        return af, type, socket.IPPROTO_TCP, "", address
+    return None

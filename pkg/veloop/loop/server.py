@@ -1,0 +1,243 @@
+"""Server: listening sockets, the connections accepted from them, and the end of both.
+
+It behaves like the newest CPython's on every version: wait_closed() waits for the connections
+too, close_clients() and abort_clients() exist, a cancelled serve_forever() ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import socket
+from asyncio import trsock
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .._uv import ffi, lib
+from .._uv.errors import check, error
+from .stream import StreamTransport
+from .transport import Transport
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
+
+_RETRY_DELAY = 1.0  # seconds until accept is tried again, asyncio's ACCEPT_RETRY_DELAY
+_BATCH_MAX = 256  # connections of one socket accepted in one turn
+
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Listener:
+    """Accepts the connections of one listening socket of a server."""
+
+    __slots__ = ("_context", "_handle", "_ident", "_loop", "_retry", "_server", "_sock")
+
+    def __init__(self, server: Server, sock: socket.socket, backlog: int) -> None:
+        self._server = server
+        self._sock = sock
+        self._loop = loop = server._loop
+        self._context = contextvars.copy_context()
+        self._retry: asyncio.TimerHandle | None = None
+        driver = loop._driver
+        batch = min(max(backlog, 1), _BATCH_MAX)
+        self._ident = check(
+            lib.vl_listener_open(driver.pointer, sock.fileno(), batch, driver.out)
+        )
+        self._handle: Any = driver.out[0]
+        driver.targets[self._ident] = self._on_event
+
+    def _fileno(self) -> int:
+        return -1 if self._handle is None else self._sock.fileno()
+
+    def _on_event(self, kind: int, a: int, b: int) -> None:
+        if a < 0:
+            self._on_error(error(a))
+            return
+        handle = ffi.cast("vl_handle_t *", a)
+        slab = self._loop._driver.slab
+        end = b + 2 + sum(slab[b : b + 2])
+        self._server._accepted(handle, slab[b:end], self._context.copy())
+
+    def _on_error(self, exc: BaseException) -> None:
+        """accept() failed; the shim has paused this listener."""
+        loop = self._loop
+        message = "socket.accept() failed"
+        if getattr(exc, "errno", None) in _OUT_OF_RESOURCES:
+            message = "socket.accept() out of system resource"
+        self._retry = loop.call_later(_RETRY_DELAY, self._resume)
+        loop.call_exception_handler(
+            {"message": message, "exception": exc, "socket": trsock.TransportSocket(self._sock)}
+        )
+
+    def _resume(self) -> None:
+        self._retry = None
+        check(lib.vl_listener_resume(self._handle))
+
+    def close(self) -> None:
+        """Stop accepting. The socket itself is the server's to close."""
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+        del self._loop._driver.targets[self._ident]
+        check(lib.vl_handle_close(handle))
+
+    def _on_loop_close(self) -> None:
+        self._handle = None
+
+
+class Server(asyncio.Server):
+    """What loop.create_server() returns: an asyncio.Server."""
+
+    _loop: EventLoop
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        sockets: list[socket.socket],
+        protocol_factory: ProtocolFactory,
+        backlog: int,
+    ) -> None:
+        self._loop = loop
+        self._sockets: list[socket.socket] | None = sockets
+        self._listeners: list[Listener] = []
+        self._protocol_factory = protocol_factory
+        self._backlog = backlog
+        # The loop keeps an open transport alive anyway, so this need not be weak.
+        self._clients: set[Transport] = set()
+        self._waiters: list[asyncio.Future[None]] | None = []
+        self._serving = False
+        self._serving_forever_fut: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.__class__.__name__} sockets={self.sockets!r}>"
+
+    # --------------------------------------------------------------------- the connections
+
+    def _accepted(self, handle: Any, addresses: bytes, context: contextvars.Context) -> None:
+        """A connection came, as an open stream handle."""
+        loop = self._loop
+        protocol = None
+        try:
+            protocol = context.run(self._protocol_factory)
+            transport = StreamTransport(
+                loop, protocol, context, handle, server=self, addresses=addresses
+            )
+        except BaseException as exc:
+            lib.vl_handle_close(handle)
+            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise
+            report: dict[str, Any] = {
+                "message": "Error on transport creation for incoming connection",
+                "exception": exc,
+            }
+            if protocol is not None:
+                report["protocol"] = protocol
+            loop.call_exception_handler(report)
+            return
+        transport._start()
+
+    def _attach(self, transport: Transport) -> None:
+        self._clients.add(transport)
+
+    def _detach(self, transport: Transport) -> None:
+        self._clients.discard(transport)
+        if not self._clients and self._sockets is None:
+            self._wakeup()
+
+    def _wakeup(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ------------------------------------------------------------------------- public API
+
+    def get_loop(self) -> EventLoop:
+        """Return the loop that serves."""
+        return self._loop
+
+    def is_serving(self) -> bool:
+        """Return True while the server accepts connections."""
+        return self._serving
+
+    @property
+    def sockets(self) -> tuple[trsock.TransportSocket, ...]:  # type: ignore[override]
+        """The listening sockets; none once the server is closed."""
+        return tuple(trsock.TransportSocket(sock) for sock in self._sockets or ())
+
+    def _start_serving(self) -> None:
+        if self._serving:
+            return
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        for sock in self._sockets:
+            sock.listen(self._backlog)
+            self._listeners.append(Listener(self, sock, self._backlog))
+        self._serving = True
+
+    def _stop_listening(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.close()
+        self._serving = False
+
+    async def start_serving(self) -> None:
+        """Begin to accept connections; RuntimeError on a closed server. Idempotent."""
+        self._start_serving()
+        await asyncio.sleep(0)
+
+    async def serve_forever(self) -> None:
+        """Accept connections until cancelled; then close the server and its connections."""
+        if self._serving_forever_fut is not None:
+            raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
+        self._start_serving()
+        self._serving_forever_fut = self._loop.create_future()
+        try:
+            await self._serving_forever_fut
+        except asyncio.CancelledError:
+            try:
+                self.close()
+                self.close_clients()
+                await self.wait_closed()
+            finally:
+                raise
+        finally:
+            self._serving_forever_fut = None
+
+    def close(self) -> None:
+        """Stop listening and close the listening sockets; connections stay. Idempotent."""
+        if self._sockets is None:
+            return
+        sockets, self._sockets = self._sockets, None
+        self._stop_listening()
+        for sock in sockets:
+            sock.close()
+        forever = self._serving_forever_fut
+        if forever is not None and not forever.done():
+            forever.cancel()
+            self._serving_forever_fut = None
+        if not self._clients:
+            self._wakeup()
+
+    def close_clients(self) -> None:
+        """Close all connections, after what they still have to send."""
+        for transport in self._clients.copy():
+            transport.close()
+
+    def abort_clients(self) -> None:
+        """Close all connections at once; what they still had to send is lost."""
+        for transport in self._clients.copy():
+            transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed and its last connection is gone."""
+        if self._waiters is None:
+            return
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter

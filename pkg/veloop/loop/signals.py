@@ -1,0 +1,168 @@
+"""Unix signals and Ctrl-C.
+
+Python's own C handler stays installed for every signal: it notes the signal and writes its
+number to a wakeup descriptor, which libuv watches. So whatever signal arrives, also while the
+loop sleeps, ends the sleep; the interpreter then runs the Python-level handler (that is how
+KeyboardInterrupt comes), and the numbers read lead to the handlers of add_signal_handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import inspect
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .._uv import lib
+from .._uv.errors import check
+from .._uv.events import SIGNALS
+from ..events import Handle
+from .debug import logger
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
+
+
+def _noop(signum: int, frame: object) -> None:
+    """Makes Python's C handler write the number to the wakeup descriptor; nothing more."""
+
+
+class Signals:
+    __slots__ = ("_loop", "_pair", "_saved", "handlers")
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+        self._saved: int | None = None  # the wakeup descriptor that was set when we entered
+        self.handlers: dict[int, Handle] = {}
+
+    # ------------------------------------------------------------ the wakeup descriptor
+
+    def _write_end(self) -> int:
+        if self._pair is None:
+            reader, writer = socket.socketpair()
+            reader.setblocking(False)
+            writer.setblocking(False)
+            driver = self._loop._driver
+            check(lib.vl_loop_watch_signals(driver.pointer, reader.fileno()))
+            driver.targets[SIGNALS] = self._on_event
+            self._pair = reader, writer
+        return self._pair[1].fileno()
+
+    def _is_main_thread(self) -> bool:
+        # threading.main_thread() is another one in an embedded interpreter; signal decides.
+        try:
+            signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+        except ValueError:
+            return False
+        return True
+
+    def enter(self) -> None:
+        """run_forever begins: from here on every signal ends the loop's sleep."""
+        if not self._is_main_thread():
+            return
+        saved = signal.set_wakeup_fd(self._write_end(), warn_on_full_buffer=False)
+        self._saved = -1 if saved == self._pair[1].fileno() else saved  # type: ignore[index]
+
+    def leave(self) -> None:
+        """run_forever ends. With handlers installed signals go on to be noted for the next run."""
+        saved, self._saved = self._saved, None
+        if saved is not None and not self.handlers:
+            signal.set_wakeup_fd(saved)
+
+    def _on_event(self, kind: int, size: int, offset: int) -> None:
+        loop = self._loop
+        for signum in loop._driver.slab[offset : offset + size]:
+            handle = self.handlers.get(signum)
+            if handle is None:
+                continue
+            if handle._cancelled:
+                self.remove(signum)
+            else:
+                loop._ready.append(handle)
+
+    # ------------------------------------------------------------------------- handlers
+
+    def add(self, sig: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        _check_signal(sig)
+        loop = self._loop
+        loop._check_closed()
+        if not self._is_main_thread():
+            raise RuntimeError(
+                f"add_signal_handler({sig!r}): set_wakeup_fd only works in main thread "
+                "of the main interpreter"
+            )
+        signal.set_wakeup_fd(self._write_end(), warn_on_full_buffer=False)
+        handle = Handle(callback, args, loop)
+        before = self.handlers.get(sig)
+        self.handlers[sig] = handle
+        try:
+            signal.signal(sig, _noop)
+            signal.siginterrupt(sig, False)  # restart what the signal interrupts
+        except OSError as exc:
+            if before is None:
+                del self.handlers[sig]
+            else:
+                self.handlers[sig] = before
+            self._release()
+            if exc.errno == errno.EINVAL:
+                raise RuntimeError(f"sig {sig} cannot be caught") from None
+            raise
+
+    def remove(self, sig: int) -> bool:
+        _check_signal(sig)
+        if self.handlers.pop(sig, None) is None:
+            return False
+        default = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
+        try:
+            signal.signal(sig, default)
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                raise RuntimeError(f"sig {sig} cannot be caught") from None
+            raise
+        self._release()
+        return True
+
+    def _release(self) -> None:
+        """The last handler went. While the loop runs it keeps the descriptor for Ctrl-C."""
+        if self.handlers or self._saved is not None:
+            return
+        try:
+            signal.set_wakeup_fd(-1)
+        except (ValueError, OSError) as exc:
+            logger.info("set_wakeup_fd(-1) failed: %s", exc)
+
+    def close(self) -> None:
+        if sys.is_finalizing():
+            if self.handlers:
+                warnings.warn(
+                    f"Closing the loop {self._loop!r} on interpreter shutdown stage, "
+                    "skipping signal handlers removal",
+                    ResourceWarning,
+                    source=self._loop,
+                )
+                self.handlers.clear()
+        else:
+            for sig in list(self.handlers):
+                self.remove(sig)
+
+    def close_descriptors(self) -> None:
+        """After the driver's close: nothing watches them any more."""
+        if self._pair is not None:
+            for end in self._pair:
+                end.close()
+            self._pair = None
+
+
+def _check_signal(sig: object) -> None:
+    if not isinstance(sig, int):
+        raise TypeError(f"sig must be an int, not {sig!r}")
+    if sig not in signal.valid_signals():
+        raise ValueError(f"invalid signal number {sig}")

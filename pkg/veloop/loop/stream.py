@@ -1,0 +1,441 @@
+"""StreamTransport: reading and writing a connected stream socket.
+
+The hot path, in this order: `Driver.dispatch` -> `_on_event` -> protocol.data_received ->
+`write` -> vl_stream_write. Everything that happens rarely is a call away from it.
+
+Reading: the shim reads on its own as long as reading is on, and several records of one stream
+may wait in the ring when the protocol pauses, closes or is replaced in the middle of them. So
+`_live` says whether a record may be delivered at once; if not, `_on_held` keeps it (paused) or
+drops it (closing).
+
+Writing: `_refuse` says that write() must not go the short way: after write_eof, after the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import socket
+from asyncio import trsock
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .._uv import ffi, lib, sockaddr
+from .._uv.errors import check, error
+from .transport import Transport, warn_unclosed
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
+    from .server import Server
+
+VL_READ = lib.VL_READ
+VL_WRITE = lib.VL_WRITE
+UV_EOF = lib.UV_EOF
+VL_EFOREIGN = lib.VL_EFOREIGN
+
+vl_stream_write = lib.vl_stream_write
+
+# Fewer bytes than this are joined: copying them is cheaper than describing them to C.
+_JOIN_MAX = 32 * 1024
+
+
+class StreamTransport(Transport):
+    """The transport of a TCP (later also of a Unix) connection: an asyncio.Transport."""
+
+    _KIND = "stream"
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        protocol: asyncio.BaseProtocol,
+        context: contextvars.Context,
+        handle: Any,
+        *,
+        server: Server | None = None,
+        sock: socket.socket | None = None,
+        addresses: bytes = b"",
+    ) -> None:
+        self._handle = handle
+        self._live = False
+        self._paused = False
+        self._held: list[tuple[int, Any]] = []  # (status, data) read while paused
+        self._eof = False
+        self._eof_read = False
+        self._refuse = False
+        self._queued = 0
+        # A socket object from the application, or made by us to connect, owns the descriptor,
+        # and libuv only borrows it. For an accepted connection libuv owns it; then _sock is
+        # made when somebody asks for it.
+        self._sock = sock
+        self._borrowed = sock is not None
+        self._addresses = addresses
+        self._extra = self._names_of(sock) if sock is not None else {}
+        super().__init__(loop, protocol, context, server)
+        self._slab = loop._driver.slab
+        self._run = context.run
+        self._ident = ident = lib.vl_handle_id(handle)
+        loop._driver.targets[ident] = self._on_event
+
+    def _start(self) -> None:
+        """Tell the protocol, and begin to read unless it paused or closed at once."""
+        try:
+            self._run(self._protocol.connection_made, self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if not self._closing:
+                self._fatal_error(exc, "Fatal error: protocol.connection_made() call failed.")
+            return
+        if not self._closing and not self._paused:
+            self._live = True
+            check(lib.vl_stream_read_start(self._handle))
+
+    def __repr__(self) -> str:
+        info = [self.__class__.__name__]
+        if self._handle is None:
+            info.append("closed")
+        else:
+            if self._closing:
+                info.append("closing")
+            info.append(f"fd={self._fileno()}")
+            info.append("read=polling" if self._live else "read=idle")
+            state = "polling" if self._queued else "idle"
+            info.append(f"write=<{state}, bufsize={self.get_write_buffer_size()}>")
+        return f"<{' '.join(info)}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None or getattr(self, "_orphaned", False):
+            warn_unclosed(self)
+            if self._borrowed and self._sock is not None:
+                self._sock.close()
+
+    # --------------------------------------------------------------------------- events
+
+    def _on_event(self, kind: int, a: int, b: int) -> None:
+        if kind == VL_READ:
+            if a > 0 and self._live:
+                if self._buffered:
+                    self._feed(self._slab[b : b + a])
+                    return
+                try:
+                    self._run(self._protocol.data_received, self._slab[b : b + a])
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:
+                    self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+            else:
+                self._on_held(a, self._slab[b : b + a] if a > 0 else b"")
+        elif kind == VL_WRITE:
+            self._on_written(a, b)
+
+    def _on_held(self, status: int, data: bytes) -> None:
+        """Something was read that is not plain data for a protocol that listens."""
+        if self._closing:
+            return
+        if self._paused:
+            self._held.append((status, data))
+        elif status == UV_EOF:
+            self._on_eof()
+        elif status < 0:
+            self._fatal_error(error(status), "Fatal read error on socket transport")
+
+    def _feed(self, data: bytes) -> None:
+        """Give data to a BufferedProtocol, in as many pieces as its buffers make of it.
+
+        It may pause, close or hand over to another protocol after any piece.
+        """
+        rest = memoryview(data)
+        while rest:
+            if self._closing:
+                return
+            if self._paused:
+                self._held.insert(0, (len(rest), bytes(rest)))
+                return
+            if not self._buffered:
+                self._deliver(bytes(rest))
+                return
+            try:
+                size = self._run(_fill, self._protocol, rest)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
+                return
+            rest = rest[size:]
+            try:
+                self._run(self._protocol.buffer_updated, size)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
+                return
+
+    def _deliver(self, data: bytes) -> None:
+        if self._buffered:
+            self._feed(data)
+            return
+        try:
+            self._run(self._protocol.data_received, data)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+
+    def _on_eof(self) -> None:
+        self._live = False
+        self._eof_read = True
+        try:
+            keep_open = self._run(self._protocol.eof_received)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
+            return
+        if not keep_open:
+            self.close()
+
+    def _on_written(self, status: int, queued: int) -> None:
+        self._queued = queued
+        if status < 0:
+            if not self._conn_lost:
+                self._fatal_error(error(status), "Fatal write error on socket transport")
+            return
+        if self._conn_lost:
+            return
+        self._maybe_resume_protocol()
+        if not self._queued and self._closing and not self._conn_lost:
+            self._schedule_end(None)
+
+    # -------------------------------------------------------------------------- reading
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        self._protocol = protocol
+
+    def is_reading(self) -> bool:
+        return not self._closing and not self._paused
+
+    def pause_reading(self) -> None:
+        if self._closing or self._paused:
+            return
+        check(lib.vl_stream_read_stop(self._handle))
+        self._paused = True
+        self._live = False
+
+    def resume_reading(self) -> None:
+        if self._closing or not self._paused:
+            return
+        if self._held:
+            # Not from within this call: the protocol may be in the middle of something.
+            self._paused = False
+            self._loop.call_soon(self._deliver_held)
+            return
+        if not self._eof_read:
+            check(lib.vl_stream_read_start(self._handle))
+            self._live = True
+        self._paused = False
+
+    def _deliver_held(self) -> None:
+        """What was read while paused comes before anything that is still in the socket."""
+        while self._held and not self._paused and not self._closing:
+            status, data = self._held.pop(0)
+            if status > 0:
+                self._deliver(data)
+            else:
+                self._on_held(status, data)
+        if not (self._paused or self._closing or self._eof_read):
+            self._live = True
+            check(lib.vl_stream_read_start(self._handle))
+
+    # -------------------------------------------------------------------------- writing
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if type(data) is not bytes or self._refuse:
+            data = self._write_checks(data)
+        if data:
+            queued = vl_stream_write(self._handle, data, len(data))
+            if queued:
+                self._after_write(queued)
+
+    def _write_checks(self, data: Any) -> Any:
+        """-> what write() may hand to C: nothing after the end."""
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(
+                "data argument must be a bytes, bytearray, or memoryview object, "
+                f"not {type(data).__name__!r}"
+            )
+        if self._eof:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if not data:
+            return b""
+        if self._conn_lost:
+            self._warn_lost_write()
+            return b""
+        if type(data) is not bytes:
+            # C takes any contiguous buffer; len() must count its bytes.
+            if isinstance(data, memoryview) and not data.c_contiguous:
+                return data.tobytes()
+            return ffi.from_buffer(data)
+        return data
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        pieces = []
+        total = 0
+        for data in list_of_data:
+            data = self._write_checks(data)
+            if data:
+                pieces.append(data)
+                total += len(data)
+        if len(pieces) < 2:
+            for data in pieces:
+                self._after_write(vl_stream_write(self._handle, data, len(data)))
+        elif total <= _JOIN_MAX:
+            joined = b"".join(p if type(p) is bytes else ffi.buffer(p) for p in pieces)
+            self._after_write(vl_stream_write(self._handle, joined, total))
+        else:
+            buffers = [ffi.from_buffer(p) if type(p) is bytes else p for p in pieces]
+            data_array = ffi.new("char *[]", buffers)
+            sizes = ffi.new("size_t[]", [len(b) for b in buffers])
+            queued = lib.vl_stream_writev(self._handle, data_array, sizes, len(buffers))
+            self._after_write(queued)
+
+    def _after_write(self, queued: int) -> None:
+        """`queued` bytes did not go out yet; or it is a status."""
+        if queued > 0:
+            self._queued = queued
+            if not self._protocol_paused and queued > self._high_water:
+                self._maybe_pause_protocol()
+        elif queued < 0:
+            exc = error(queued)
+            if queued == VL_EFOREIGN:
+                raise exc
+            self._fatal_error(exc, "Fatal write error on socket transport")
+
+    def get_write_buffer_size(self) -> int:
+        if not self._queued or self._handle is None:
+            return 0
+        return check(lib.vl_stream_queued(self._handle))
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        if self._closing or self._eof:
+            return
+        status = lib.vl_stream_shutdown(self._handle)
+        if status == VL_EFOREIGN:
+            raise error(status)
+        self._eof = self._refuse = True
+        if status < 0:
+            self._fatal_error(error(status), "Fatal write error on socket transport")
+
+    # -------------------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        check(lib.vl_stream_read_stop(self._handle))
+        self._closing = True
+        self._live = False
+        self._held.clear()
+        if not self._queued:
+            self._schedule_end(None)
+
+    def abort(self) -> None:
+        self._force_close(None)
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        if self._conn_lost or self._handle is None:
+            return
+        check(lib.vl_stream_read_stop(self._handle))
+        self._closing = True
+        self._live = False
+        self._held.clear()
+        self._queued = 0
+        self._schedule_end(exc)
+
+    def _schedule_end(self, exc: BaseException | None) -> None:
+        self._refuse = True
+        self._schedule_connection_lost(exc)
+
+    def _release(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return
+        del self._loop._driver.targets[self._ident]
+        if not self._borrowed and self._sock is not None:
+            self._sock.detach()
+        check(lib.vl_handle_close(handle))
+        if self._borrowed and self._sock is not None:
+            self._sock.close()
+
+    def _on_loop_close(self) -> None:
+        """The loop is being closed under us; the driver closes the handle in a moment."""
+        self._handle = None
+        self._refuse = self._closing = True
+        self._live = False
+        self._conn_lost += 1
+        self._orphaned = True
+        if not self._borrowed and self._sock is not None:
+            self._sock.detach()
+
+    # ----------------------------------------------------------------------- extra info
+
+    def _fileno(self) -> int:
+        return -1 if self._handle is None else lib.vl_handle_fileno(self._handle)
+
+    @staticmethod
+    def _names_of(sock: socket.socket) -> dict[str, Any]:
+        extra: dict[str, Any] = {"socket": trsock.TransportSocket(sock)}
+        try:
+            extra["sockname"] = sock.getsockname()
+        except OSError:
+            extra["sockname"] = None
+        try:
+            extra["peername"] = sock.getpeername()
+        except OSError:
+            extra["peername"] = None
+        return extra
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        extra = self._extra
+        if name in extra:
+            return extra[name]
+        if name in ("peername", "sockname"):
+            extra["peername"], extra["sockname"] = split_addresses(self._addresses)
+        elif name == "socket":
+            extra["socket"] = trsock.TransportSocket(self._socket())
+        else:
+            return default
+        return extra[name]
+
+    def _socket(self) -> socket.socket:
+        """A socket object over libuv's descriptor: it is let go before libuv closes that."""
+        family = sockaddr.family(self._addresses[2 + self._addresses[0] :])
+        if self._handle is None:  # asked only after the end: a closed one, as asyncio has then
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.close()
+        else:
+            sock = socket.socket(family, socket.SOCK_STREAM, fileno=self._fileno())
+            sock.setblocking(False)
+            self._sock = sock
+        return sock
+
+
+def _fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
+    """Copy the beginning of data into the protocol's next buffer. -> how much of it."""
+    buffer = protocol.get_buffer(-1)
+    size = len(memoryview(buffer).cast("B"))
+    if not size:
+        raise RuntimeError("get_buffer() returned an empty buffer")
+    size = min(size, len(data))
+    memoryview(buffer).cast("B")[:size] = data[:size]
+    return size
+
+
+def split_addresses(raw: bytes) -> tuple[Any, Any]:
+    """(peer, own) of what the listener left in the slab: two sizes, two sockaddrs."""
+    if not raw:
+        return None, None
+    end = 2 + raw[0]
+    return sockaddr.unpack(raw[2:end]), sockaddr.unpack(raw[end:])

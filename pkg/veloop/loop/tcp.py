@@ -1,0 +1,474 @@
+"""create_connection, create_server, connect_accepted_socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import itertools
+import os
+import socket
+import sys
+from asyncio import staggered
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .._uv import lib, sockaddr
+from .._uv.errors import check, error
+from . import dns
+from .debug import logger
+from .server import ProtocolFactory, Server
+from .stream import StreamTransport
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
+
+try:
+    from ssl import SSLSocket
+except ImportError:  # a Python without OpenSSL
+
+    class SSLSocket:  # type: ignore[no-redef]
+        pass
+
+
+_HAS_REUSE_ADDRESS = os.name == "posix" and sys.platform != "cygwin"
+
+
+def check_tls(ssl: object, **arguments: object) -> None:
+    """The TLS arguments must make sense, and TLS itself is yet to come."""
+    for name, value in arguments.items():
+        if value is not None and not ssl:
+            raise ValueError(f"{name} is only meaningful with ssl")
+    if ssl:
+        raise NotImplementedError("veloop has no TLS yet: the ssl argument must be None")
+
+
+def check_stream_socket(sock: socket.socket) -> None:
+    if isinstance(sock, SSLSocket):
+        raise TypeError(f"Socket cannot be of type SSLSocket: {sock!r}")
+    if sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+
+
+# ------------------------------------------------------------------------------ connecting
+
+
+class _Connecting:
+    """One connection attempt of libuv's on a socket that stays Python's."""
+
+    __slots__ = ("_loop", "future", "handle", "ident", "sock")
+
+    def __init__(self, loop: EventLoop, sock: socket.socket) -> None:
+        driver = loop._driver
+        self._loop = loop
+        self.sock = sock
+        self.future: asyncio.Future[None] = loop.create_future()
+        self.ident = check(lib.vl_tcp_open(driver.pointer, sock.fileno(), True, driver.out))
+        self.handle: Any = driver.out[0]
+        driver.targets[self.ident] = self._on_event
+
+    def _on_event(self, kind: int, status: int, unused: int) -> None:
+        if self.future.done():
+            return
+        if status < 0:
+            self.future.set_exception(error(status))
+        else:
+            self.future.set_result(None)
+
+    async def run(self, raw: bytes) -> None:
+        try:
+            check(lib.vl_tcp_connect(self.handle, raw))
+            await self.future
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        handle, self.handle = self.handle, None
+        if handle is not None and not self._loop.is_closed():
+            del self._loop._driver.targets[self.ident]
+            check(lib.vl_handle_close(handle))
+
+    def _on_loop_close(self) -> None:
+        self.handle = None
+
+
+async def _connect(
+    loop: EventLoop,
+    failures: list[OSError],
+    info: dns.AddrInfo,
+    local_infos: list[dns.AddrInfo] | None,
+) -> socket.socket:
+    """Create, bind and connect one socket. A failure goes into `failures` too."""
+    family, kind, proto, _, address = info
+    sock = None
+    try:
+        sock = socket.socket(family=family, type=kind, proto=proto)
+        sock.setblocking(False)
+        if local_infos is not None:
+            _bind_local(sock, family, local_infos)
+        try:
+            await _Connecting(loop, sock).run(sockaddr.pack(family, address))
+        except OSError as exc:
+            raise OSError(exc.errno, f"Connect call failed {address}") from None
+        return sock
+    except BaseException as exc:
+        if sock is not None:
+            sock.close()
+        if isinstance(exc, OSError):
+            failures.append(exc)
+        raise
+
+
+def _bind_local(sock: socket.socket, family: int, local_infos: list[dns.AddrInfo]) -> None:
+    failure = None
+    for local_family, _, _, _, address in local_infos:
+        if local_family != family:
+            continue
+        try:
+            sock.bind(address)
+            return
+        except OSError as exc:
+            failure = OSError(
+                exc.errno,
+                f"error while attempting to bind on address {address!r}: {str(exc).lower()}",
+            )
+    raise failure or OSError(f"no matching local address with {family=} found")
+
+
+def _interleave(infos: list[dns.AddrInfo], first_count: int) -> list[dns.AddrInfo]:
+    """Alternate between the address families, after `first_count` of the first one."""
+    by_family: dict[int, list[dns.AddrInfo]] = {}
+    for info in infos:
+        by_family.setdefault(info[0], []).append(info)
+    lists = list(by_family.values())
+    head = lists[0][: first_count - 1]
+    lists[0] = lists[0][first_count - 1 :]
+    rest = itertools.chain.from_iterable(itertools.zip_longest(*lists))
+    return head + [info for info in rest if info is not None]
+
+
+def _failure(failures: list[OSError], all_errors: bool) -> Exception:
+    """What to raise when no address could be connected to."""
+    if all_errors:
+        return ExceptionGroup("create_connection failed", failures)
+    if len(failures) == 1 or all(str(exc) == str(failures[0]) for exc in failures):
+        return failures[0]
+    return OSError(f"Multiple exceptions: {', '.join(str(exc) for exc in failures)}")
+
+
+async def _connect_any(
+    loop: EventLoop,
+    infos: list[dns.AddrInfo],
+    local_infos: list[dns.AddrInfo] | None,
+    delay: float | None,
+    all_errors: bool,
+) -> socket.socket:
+    failures: list[OSError] = []
+    try:
+        if delay is None:
+            for info in infos:
+                try:
+                    return await _connect(loop, failures, info, local_infos)
+                except OSError:
+                    continue
+        else:
+
+            def attempt(info: dns.AddrInfo) -> Any:
+                return lambda: _connect(loop, failures, info, local_infos)
+
+            sock, _, outcomes = await staggered.staggered_race(map(attempt, infos), delay, loop=loop)
+            if sock is not None:
+                return sock  # type: ignore[no-any-return]
+            for exc in outcomes:
+                if exc is not None and not isinstance(exc, OSError):
+                    raise exc
+        raise _failure(failures, all_errors)
+    finally:
+        del failures  # an exception's traceback must not keep itself alive
+
+
+async def create_connection(
+    loop: EventLoop,
+    protocol_factory: ProtocolFactory,
+    host: Any,
+    port: Any,
+    *,
+    ssl: Any,
+    family: int,
+    proto: int,
+    flags: int,
+    sock: socket.socket | None,
+    local_addr: Any,
+    server_hostname: str | None,
+    ssl_handshake_timeout: float | None,
+    ssl_shutdown_timeout: float | None,
+    happy_eyeballs_delay: float | None,
+    interleave: int | None,
+    all_errors: bool,
+) -> tuple[asyncio.Transport, Any]:
+    check_tls(
+        ssl,
+        server_hostname=server_hostname,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    )
+    if sock is not None:
+        check_stream_socket(sock)
+    if happy_eyeballs_delay is not None and interleave is None:
+        interleave = 1
+    if host is None and port is None:
+        if sock is None:
+            raise ValueError("host and port was not specified and no sock specified")
+        return await open_transport(loop, sock, protocol_factory)
+    if sock is not None:
+        raise ValueError("host/port and sock can not be specified at the same time")
+    check_port(port)
+    infos = await dns.resolve(loop, (host, port), family=family, proto=proto, flags=flags)
+    if not infos:
+        raise OSError("getaddrinfo() returned empty list")
+    local_infos = None
+    if local_addr is not None:
+        local_infos = await dns.resolve(loop, local_addr, family=family, proto=proto, flags=flags)
+        if not local_infos:
+            raise OSError("getaddrinfo() returned empty list")
+    if interleave:
+        infos = _interleave(infos, interleave)
+    sock = await _connect_any(loop, infos, local_infos, happy_eyeballs_delay, all_errors)
+    try:
+        transport = _make_transport(loop, sock, protocol_factory)
+    except BaseException:
+        sock.close()  # the application never saw it
+        raise
+    return await _started(loop, transport)
+
+
+async def open_transport(
+    loop: EventLoop, sock: socket.socket, protocol_factory: ProtocolFactory
+) -> tuple[asyncio.Transport, Any]:
+    """A transport over the application's connected socket.
+
+    The socket stays the application's if there is no transport to be made, and is the
+    transport's from then on, whatever happens.
+    """
+    return await _started(loop, _make_transport(loop, sock, protocol_factory))
+
+
+def _make_transport(
+    loop: EventLoop, sock: socket.socket, protocol_factory: ProtocolFactory
+) -> StreamTransport:
+    sock.setblocking(False)
+    protocol = protocol_factory()
+    driver = loop._driver
+    status = lib.vl_tcp_open(driver.pointer, sock.fileno(), True, driver.out)
+    if status == lib.UV_EEXIST:
+        raise RuntimeError(f"File descriptor {sock.fileno()} is used by another transport: {sock!r}")
+    check(status)
+    handle = driver.out[0]
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        lib.vl_tcp_nodelay(handle)
+    return StreamTransport(loop, protocol, contextvars.copy_context(), handle, sock=sock)
+
+
+async def _started(
+    loop: EventLoop, transport: StreamTransport
+) -> tuple[asyncio.Transport, Any]:
+    """(transport, protocol), once connection_made was called, in a turn of its own."""
+    protocol = transport.get_protocol()
+    started = loop.create_future()
+
+    def start() -> None:
+        transport._start()
+        if not started.done():
+            started.set_result(None)
+
+    loop.call_soon(start)
+    try:
+        await started
+    except BaseException:
+        transport.close()
+        raise
+    if loop.get_debug():
+        logger.debug("connected: (%r, %r)", transport, protocol)
+    return transport, protocol
+
+
+async def connect_accepted_socket(
+    loop: EventLoop,
+    protocol_factory: ProtocolFactory,
+    sock: socket.socket,
+    *,
+    ssl: Any,
+    ssl_handshake_timeout: float | None,
+    ssl_shutdown_timeout: float | None,
+) -> tuple[asyncio.Transport, Any]:
+    check_stream_socket(sock)
+    check_tls(
+        ssl,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    )
+    return await open_transport(loop, sock, protocol_factory)
+
+
+# --------------------------------------------------------------------------------- serving
+
+
+def check_port(port: object) -> None:
+    if isinstance(port, int) and not 0 <= port <= 0xFFFF:
+        raise OverflowError(f"port must be 0-65535, got {port}")
+
+
+async def create_server(
+    loop: EventLoop,
+    protocol_factory: ProtocolFactory,
+    host: Any,
+    port: Any,
+    *,
+    family: int,
+    flags: int,
+    sock: socket.socket | None,
+    backlog: int,
+    ssl: Any,
+    reuse_address: bool | None,
+    reuse_port: bool | None,
+    keep_alive: bool | None,
+    ssl_handshake_timeout: float | None,
+    ssl_shutdown_timeout: float | None,
+    start_serving: bool,
+) -> Server:
+    if isinstance(ssl, bool):
+        raise TypeError(f"ssl argument must be an SSLContext or None, not {ssl!r}")
+    check_tls(
+        ssl,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    )
+    if sock is not None:
+        check_stream_socket(sock)
+    if host is None and port is None:
+        if sock is None:
+            raise ValueError("Neither host/port nor sock were specified")
+        return await _serve(loop, protocol_factory, [sock], backlog, start_serving)
+    if sock is not None:
+        raise ValueError("host/port and sock can not be specified at the same time")
+    check_port(port)
+    addresses = await _server_addresses(loop, host, port, family, flags)
+    if reuse_address is None:
+        reuse_address = _HAS_REUSE_ADDRESS
+    sockets = _bind_all(loop, addresses, _options(reuse_address, reuse_port, keep_alive))
+    try:
+        return await _serve(loop, protocol_factory, sockets, backlog, start_serving)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+
+
+async def _serve(
+    loop: EventLoop,
+    protocol_factory: ProtocolFactory,
+    sockets: list[socket.socket],
+    backlog: int,
+    start_serving: bool,
+) -> Server:
+    """A server on bound sockets. If this fails they are still open and the caller's."""
+    for sock in sockets:
+        sock.setblocking(False)
+    server = Server(loop, sockets, protocol_factory, backlog)
+    if start_serving:
+        try:
+            server._start_serving()
+            await asyncio.sleep(0)
+        except BaseException:
+            server._stop_listening()
+            raise
+    if loop.get_debug():
+        logger.info("%r is serving", server)
+    return server
+
+
+async def _server_addresses(
+    loop: EventLoop, host: Any, port: Any, family: int, flags: int
+) -> list[dns.AddrInfo]:
+    """All addresses to bind, each once, in the order of the hosts."""
+    hosts: Iterable[Any]
+    if host == "":
+        hosts = [None]
+    elif isinstance(host, (str, bytes)) or not isinstance(host, Iterable):
+        hosts = [host]
+    else:
+        hosts = host
+    lists = await asyncio.gather(
+        *(dns.resolve(loop, (one, port), family=family, flags=flags) for one in hosts)
+    )
+    for one, infos in zip(hosts, lists, strict=False):
+        if not infos:
+            raise OSError(f"getaddrinfo({one!r}) returned empty list")
+    return list(dict.fromkeys(itertools.chain.from_iterable(lists)))
+
+
+def _options(
+    reuse_address: bool | None, reuse_port: bool | None, keep_alive: bool | None
+) -> list[tuple[str, int]]:
+    """(name, SO_* number) of the socket options to switch on before bind."""
+    options = []
+    if reuse_address:
+        options.append(("reuse_address", socket.SO_REUSEADDR))
+    if reuse_port:
+        if not hasattr(socket, "SO_REUSEPORT"):
+            raise ValueError("reuse_port not supported by socket module")
+        options.append(("reuse_port", socket.SO_REUSEPORT))
+    if keep_alive:
+        options.append(("keep_alive", socket.SO_KEEPALIVE))
+    return options
+
+
+def _bind_all(
+    loop: EventLoop, infos: list[dns.AddrInfo], options: list[tuple[str, int]]
+) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    try:
+        for af, kind, proto, _, address in infos:
+            try:
+                sock = socket.socket(af, kind, proto)
+            except OSError:
+                # The system resolves names of a family that it cannot open sockets of.
+                if loop.get_debug():
+                    logger.warning(
+                        "create_server() failed to create socket.socket(%r, %r, %r)",
+                        af, kind, proto, exc_info=True,
+                    )
+                continue
+            sockets.append(sock)
+            _set_options(sock, options)
+            # One socket a family: on Linux an IPv6 socket would take IPv4 connections too.
+            if af == socket.AF_INET6 and hasattr(socket, "IPPROTO_IPV6"):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind(address)
+            except OSError as exc:
+                message = (
+                    f"error while attempting to bind on address {address!r}: {str(exc).lower()}"
+                )
+                if exc.errno != errno.EADDRNOTAVAIL:
+                    raise OSError(exc.errno, message) from None
+                # This family is not configured here.
+                sockets.pop().close()
+                if loop.get_debug():
+                    logger.warning(message)
+        if not sockets:
+            addresses = [info[4] for info in infos]
+            raise OSError(f"could not bind on any address out of {addresses!r}")
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _set_options(sock: socket.socket, options: list[tuple[str, int]]) -> None:
+    for name, number in options:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, number, 1)
+        except OSError as exc:
+            raise ValueError(f"{name} not supported by socket {sock!r}: {exc}") from None

@@ -1,0 +1,79 @@
+"""The timer heap. Pure data: no clock and no I/O in here.
+
+Entries are tuples, so that heapq compares numbers and never calls back into Python, and timers
+of the same time fire in the order of their creation. A cancelled timer lets go of its callback
+at once; its entry goes when it comes to the top, or when such entries are the majority.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+
+from ..events import TimerHandle
+
+_COMPACT_FROM = 100  # below this many entries, cancelled ones are not worth looking for
+
+
+class Timers:
+    __slots__ = ("_cancelled", "_next", "heap")
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, TimerHandle]] = []
+        self._next = count().__next__
+        self._cancelled = 0
+
+    def add(self, timer: TimerHandle) -> None:
+        heapq.heappush(self.heap, (timer._when, self._next(), timer))
+        timer._scheduled = True
+
+    def cancelled(self, timer: TimerHandle) -> None:
+        """`timer` is being cancelled."""
+        if not timer._scheduled:
+            return
+        self._cancelled += 1
+        if self._cancelled > _COMPACT_FROM and self._cancelled * 2 > len(self.heap):
+            # `timer` itself is marked only after this call.
+            timer._scheduled = False
+            live = []
+            for entry in self.heap:
+                if entry[2]._cancelled or entry[2] is timer:
+                    entry[2]._scheduled = False
+                else:
+                    live.append(entry)
+            heapq.heapify(live)
+            self.heap = live
+            self._cancelled = 0
+
+    def next_when(self) -> float | None:
+        """The time of the earliest live timer."""
+        heap = self.heap
+        while heap:
+            when, _, timer = heap[0]
+            if not timer._cancelled:
+                return when
+            self._pop()
+        return None
+
+    def pop_due(self, now: float) -> list[TimerHandle]:
+        """Remove and return the timers that are due, in the order in which they fire."""
+        due = []
+        heap = self.heap
+        while heap and not heap[0][0] > now:  # so that a NaN does not stay for ever
+            timer = self._pop()
+            if not timer._cancelled:
+                due.append(timer)
+        return due
+
+    def _pop(self) -> TimerHandle:
+        timer = heapq.heappop(self.heap)[2]
+        timer._scheduled = False
+        if timer._cancelled:
+            self._cancelled -= 1
+        return timer
+
+    def clear(self) -> None:
+        for _, _, timer in self.heap:
+            timer._scheduled = False
+        self.heap.clear()
+        self._cancelled = 0

@@ -1,0 +1,161 @@
+"""What all transports share: the protocol, extra info, write flow control, the way to the end.
+
+The end is the same for all: `_force_close` or a graceful close leads, one turn later, to
+`_call_connection_lost`, which tells the protocol and only then closes the handle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import warnings
+from asyncio import transports
+from typing import TYPE_CHECKING, Any
+
+from .debug import logger
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
+    from .server import Server
+
+_HIGH_WATER = 64 * 1024  # bytes, asyncio's defaults
+_LOG_THRESHOLD = 5  # writes after the end before asyncio starts to complain
+
+
+# asyncio's sendfile and start_tls look for this base, which is a Transport.
+class Transport(transports._FlowControlMixin):
+    """The base of our transports: an asyncio.Transport."""
+
+    _closing: bool
+    _conn_lost: int
+    _context: contextvars.Context
+    _high_water: int
+    _low_water: int
+    _loop: EventLoop
+    _protocol: Any
+    _protocol_paused: bool
+    _server: Server | None
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        protocol: asyncio.BaseProtocol,
+        context: contextvars.Context,
+        server: Server | None,
+    ) -> None:
+        self._loop = loop
+        self._context = context
+        self._server = server
+        self._closing = False
+        self._conn_lost = 0
+        self._protocol_paused = False
+        self._high_water = _HIGH_WATER
+        self._low_water = _HIGH_WATER // 4
+        self.set_protocol(protocol)
+        if server is not None:
+            server._attach(self)
+
+    # ---------------------------------------------------------------------- the protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    # ------------------------------------------------------------------ write flow control
+
+    def get_write_buffer_size(self) -> int:
+        raise NotImplementedError
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._low_water, self._high_water
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        if high is None:
+            high = _HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._high_water = high
+        self._low_water = low
+        self._maybe_pause_protocol()
+
+    def _maybe_pause_protocol(self) -> None:
+        if not self._protocol_paused and self.get_write_buffer_size() > self._high_water:
+            self._protocol_paused = True
+            self._tell_protocol("pause_writing")
+
+    def _maybe_resume_protocol(self) -> None:
+        if self._protocol_paused and self.get_write_buffer_size() <= self._low_water:
+            self._protocol_paused = False
+            self._tell_protocol("resume_writing")
+
+    def _tell_protocol(self, method: str) -> None:
+        try:
+            getattr(self._protocol, method)()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop.call_exception_handler(
+                {
+                    "message": f"protocol.{method}() failed",
+                    "exception": exc,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+
+    # -------------------------------------------------------------------------- the end
+
+    def _fatal_error(self, exc: BaseException, message: str) -> None:
+        # What the network does to a connection is no error of the program.
+        if isinstance(exc, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=True)
+        else:
+            self._loop.call_exception_handler(
+                {
+                    "message": message,
+                    "exception": exc,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+        self._force_close(exc)
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        raise NotImplementedError
+
+    def _schedule_connection_lost(self, exc: BaseException | None) -> None:
+        self._conn_lost += 1
+        self._loop.call_soon(self._call_connection_lost, exc, context=self._context)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        try:
+            if self._protocol is not None:
+                self._protocol.connection_lost(exc)
+        finally:
+            self._release()
+            self._protocol = None
+            server, self._server = self._server, None
+            if server is not None:
+                server._detach(self)
+
+    def _release(self) -> None:
+        """Close the handle and whatever belongs to it."""
+        raise NotImplementedError
+
+    def _warn_lost_write(self) -> None:
+        if self._conn_lost >= _LOG_THRESHOLD:
+            logger.warning("socket.send() raised exception.")
+        self._conn_lost += 1
+
+
+def warn_unclosed(transport: Transport) -> None:
+    warnings.warn(f"unclosed transport {transport!r}", ResourceWarning, source=transport)

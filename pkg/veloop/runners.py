@@ -1,0 +1,41 @@
+"""run() and Runner: asyncio's, with veloop's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .loop import new_event_loop
+
+T = TypeVar("T")
+
+
+class Runner(asyncio.Runner):
+    """asyncio.Runner, whose loop_factory is veloop.new_event_loop unless another is given."""
+
+    def __init__(
+        self,
+        *,
+        debug: bool | None = None,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
+        super().__init__(debug=debug, loop_factory=loop_factory or new_event_loop)
+
+
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    context: contextvars.Context | None = None,
+) -> T:
+    """Run a coroutine on a new loop, close the loop, return the result: asyncio.run().
+
+    RuntimeError when called from a running event loop; ValueError for what is no coroutine.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("veloop.run() cannot be called from a running event loop")
+    with Runner(debug=debug, loop_factory=loop_factory) as runner:
+        return runner.run(main, context=context)

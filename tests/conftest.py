@@ -1,0 +1,241 @@
+"""The fixture `loop`, twice for every test that asks for it, and what a test must leave behind.
+
+Every behaviour test runs on veloop and on stock asyncio. Where veloop can't be imported its half
+ERRORs; nothing here skips it (`-k asyncio` selects the other half while there is no veloop yet).
+
+After each test, whether it asked for a loop or not:
+
+- no exception reached a loop's exception handler that the test did not take from `loop_errors`,
+- nothing was logged as an error to the logger "asyncio" that it did not take from `asyncio_log`,
+- no task is pending, no file descriptor or thread is left, no libuv handle is open,
+- wakeup fd, SIGINT handler, async generator hooks, running loop are what they were before.
+
+ResourceWarnings become errors by pytest's own `filterwarnings = error`.
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+import threading
+
+import pytest
+
+import helpers
+
+pytest_plugins = ["pytester"]
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "stock_since(version, reason): stock asyncio behaves so only since that Python "
+        "('3.13', '3.12.1'); veloop does on every one, so only the asyncio half is skipped before.",
+    )
+    config.addinivalue_line(
+        "markers",
+        "veloop_only(reason): veloop promises what stock asyncio does not on any Python; "
+        "the asyncio half is skipped.",
+    )
+
+
+def pytest_collection_finish(session):
+    # What is alive by now stays: each test's gc.collect() need not look at it again.
+    gc.collect()
+    if hasattr(gc, "freeze"):
+        gc.freeze()
+
+
+# ------------------------------------------------------------ which loop
+
+
+@pytest.fixture(params=helpers.LOOPS)
+def loop_kind(request):
+    """'veloop' or 'asyncio', for tests that make loops elsewhere, in a child process say."""
+    if request.param == "asyncio":
+        for mark in request.node.iter_markers("stock_since"):
+            version, reason = mark.args
+            if sys.version_info[:3] < tuple(map(int, version.split("."))):
+                pytest.skip(f"stock asyncio only since {version}: {reason}")
+        for mark in request.node.iter_markers("veloop_only"):
+            pytest.skip(f"not on stock asyncio: {mark.args[0]}")
+    else:
+        helpers.import_veloop()
+    return request.param
+
+
+_warm = set()
+
+
+def warm_up(kind):
+    """Make and drop one loop, so that what a kind opens once per process is not called a leak."""
+    if kind not in _warm:
+        helpers.new_event_loop(kind).close()
+        _warm.add(kind)
+
+
+def live_handles():
+    """How many libuv handles the shim has allocated and not freed; 0 when veloop was not used."""
+    if "veloop" not in sys.modules:
+        return 0
+    from veloop._uv import lib
+
+    return lib.vl_live_handles()
+
+
+# ------------------------------------------------------------ expectations
+
+
+class Expected:
+    """A list that must be empty at the end of the test: the test takes what it expects."""
+
+    def __init__(self, what):
+        self.what = what
+        self.items = []
+
+    def take(self):
+        """Everything up to now, which is thereby expected."""
+        taken, self.items = self.items, []
+        return taken
+
+    def take_one(self):
+        """The only one there is."""
+        taken = self.take()
+        assert len(taken) == 1, f"expected one {self.what}, got {taken}"
+        return taken[0]
+
+    def check(self):
+        assert not self.items, f"{self.what} nobody expected: {self.items}"
+
+
+@pytest.fixture
+def loop_errors(_expected_errors):
+    """Contexts that reached the exception handler of one of the test's loops."""
+    return _expected_errors
+
+
+@pytest.fixture
+def _expected_errors():
+    return Expected("call of the loop's exception handler")
+
+
+class _ErrorLog(logging.Handler):
+    def __init__(self, expected):
+        super().__init__(logging.ERROR)
+        self._expected = expected
+
+    def emit(self, record):
+        self._expected.items.append(record)
+
+
+@pytest.fixture
+def asyncio_log(_process_guard):
+    """Records of level ERROR and above that were logged to the logger "asyncio"."""
+    return _process_guard
+
+
+# ------------------------------------------------------------ guards
+
+
+@pytest.fixture(autouse=True)
+def _process_guard(request):
+    """What belongs to the process is after the test as it was before."""
+    if "loop_kind" in request.fixturenames:
+        warm_up(request.getfixturevalue("loop_kind"))
+    # Garbage of the test before was collected by its own guard.
+    fds = helpers.open_fds()
+    threads = set(threading.enumerate())
+    state = _process_state()
+    log = Expected("error in the log")
+    handler = _ErrorLog(log)
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+
+    yield log
+
+    helpers.collect()
+    logger.removeHandler(handler)
+    log.check()
+    left = helpers.leaked_threads(threads)
+    assert not left, f"threads left behind: {left}"
+    leaked = helpers.leaked_fds(fds)
+    assert not leaked, f"file descriptors left open: {leaked}"
+    assert live_handles() == 0, f"{live_handles()} libuv handles were never freed"
+    after = _process_state()
+    assert after == state, f"process state changed: {state} -> {after}"
+
+
+def _process_state():
+    wakeup_fd = signal.set_wakeup_fd(-1)
+    if wakeup_fd != -1:
+        signal.set_wakeup_fd(wakeup_fd)
+    return {
+        "wakeup fd": wakeup_fd,
+        "SIGINT handler": signal.getsignal(signal.SIGINT),
+        "async generator hooks": tuple(sys.get_asyncgen_hooks()),
+        "coroutine origin tracking": sys.get_coroutine_origin_tracking_depth(),
+        "running loop": asyncio._get_running_loop(),
+    }
+
+
+@pytest.fixture
+def new_loop(loop_kind, _process_guard, _expected_errors):
+    """A function that makes one more loop; it is checked and closed at the end of the test."""
+    loops = []
+
+    def make():
+        loop = helpers.new_event_loop(loop_kind)
+        loop.set_exception_handler(lambda _, context: _expected_errors.items.append(context))
+        loops.append((loop, _open_handles(loop)))
+        return loop
+
+    yield make
+
+    problems = []
+    while loops:
+        loop, handles = loops.pop()
+        problems += _finish(loop, handles)
+    # What only shows when a future or task is collected reaches the handlers here.
+    helpers.collect()
+    _expected_errors.check()
+    assert not problems, "; ".join(problems)
+
+
+@pytest.fixture
+def loop(new_loop):
+    """One loop, not running, not closed."""
+    return new_loop()
+
+
+def _open_handles(loop):
+    """The libuv handles a loop has open; stock asyncio has none."""
+    debug_handles = getattr(loop, "_debug_handles", None)
+    return list(debug_handles()) if debug_handles is not None else []
+
+
+def _finish(loop, handles_before):
+    """Close a loop as an orderly program does; what was wrong with it."""
+    if loop.is_closed():
+        return []
+    if loop.is_running():
+        return [f"{loop!r} still runs"]
+    problems = []
+    # Unreferenced transports and tasks say so now, while the loop can still do something about it.
+    helpers.collect()
+    pending = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    if pending:
+        problems.append(f"tasks still pending: {pending}")
+        for task in pending:
+            task.cancel()
+        helpers.run(loop, asyncio.wait(pending))
+    loop.set_task_factory(None)
+    helpers.run(loop, loop.shutdown_asyncgens())
+    helpers.run(loop, loop.shutdown_default_executor())
+    del pending
+    helpers.run_turns(loop, 3)
+    left = [handle for handle in _open_handles(loop) if handle not in handles_before]
+    if left:
+        problems.append(f"libuv handles still open: {left}")
+    loop.close()
+    return problems

@@ -1,0 +1,372 @@
+"""poll.py, second half: descriptors that are none, were closed, were reused, or have an owner.
+
+libuv calls abort() where the kernel refuses a descriptor it was told to watch, so whatever closes
+one behind the loop's back runs in a child process that must live to say "usable".
+"""
+
+import errno
+import os
+import socket
+import tempfile
+
+import pytest
+
+from children import run_script
+from helpers import (
+    WINDOWS,
+    RecordingProtocol,
+    listening_socket,
+    pipe_pair,
+    poll,
+    run,
+    run_turns,
+    run_until,
+    socket_pair,
+)
+
+pytestmark = pytest.mark.skipif(WINDOWS, reason="descriptors are numbers on POSIX only")
+
+OPERATIONS = ["add_reader", "add_writer", "remove_reader", "remove_writer"]
+
+
+def call(loop, operation, fd):
+    if operation.startswith("add"):
+        return getattr(loop, operation)(fd, print)
+    return getattr(loop, operation)(fd)
+
+
+# ------------------------------------------------------------ no descriptor
+
+
+class WithFileno:
+    def __init__(self, value):
+        self.value = value
+
+    def fileno(self):
+        return self.value
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    "fd",
+    ["3", None, 1.5, [], WithFileno("x"), WithFileno(None)],
+    ids=["str", "None", "float", "list", "fileno-str", "fileno-None"],
+)
+def test_what_is_no_descriptor_is_refused(loop, operation, fd):
+    with pytest.raises(ValueError, match="Invalid file object"):
+        call(loop, operation, fd)
+    run_turns(loop)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("fd", [-1, -(2**31), WithFileno(-1)], ids=["-1", "INT_MIN", "fileno-1"])
+def test_negative_descriptor_is_refused(loop, operation, fd):
+    with pytest.raises(ValueError, match="Invalid file descriptor: -"):
+        call(loop, operation, fd)
+    run_turns(loop)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS[:2])
+def test_descriptor_that_is_not_open_is_refused(loop, operation):
+    with pipe_pair() as (fd, _):
+        pass
+    with pytest.raises(OSError, match="[Bb]ad file descriptor") as caught:
+        call(loop, operation, fd)
+    assert caught.value.errno == errno.EBADF
+    with pytest.raises(OSError, match="[Bb]ad file descriptor"):
+        call(loop, operation, 2**31 - 1)
+    poll(loop)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS[:2])
+def test_number_beyond_any_descriptor_is_refused(loop, operation):
+    for number in (2**31, 2**40, 2**80):
+        with pytest.raises(OverflowError):
+            call(loop, operation, number)
+    poll(loop)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS[2:])
+@pytest.mark.parametrize("fd", [2**31 - 1, 2**31, 2**80])
+def test_removing_an_unknown_number_is_false(loop, operation, fd):
+    assert call(loop, operation, fd) is False
+
+
+@pytest.mark.parametrize("operation", OPERATIONS[:2])
+def test_closed_object_is_refused(loop, operation):
+    sock = socket.socket()
+    sock.close()
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        call(loop, operation, sock)
+    with tempfile.TemporaryFile() as file:
+        pass
+    with pytest.raises(ValueError, match="Invalid file object"):
+        call(loop, operation, file)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS[:2])
+def test_regular_file_is_refused(loop, operation):
+    # A file is always ready: the kernel does not watch it.
+    with tempfile.TemporaryFile() as file:
+        with pytest.raises(PermissionError) as caught:
+            call(loop, operation, file)
+        assert caught.value.errno == errno.EPERM
+        assert loop.remove_reader(file) is False
+        # Refusing left nothing behind.
+        with pytest.raises(PermissionError):
+            call(loop, operation, file)
+    poll(loop)
+
+
+def test_refused_descriptor_can_be_used_once_it_is_good(loop):
+    with pipe_pair() as (reading, _):
+        pass
+    with pytest.raises(OSError, match="[Bb]ad file descriptor"):
+        loop.add_reader(reading, print)
+    seen = []
+    with pipe_pair() as (reading, writing):
+        loop.add_reader(reading, seen.append, 1)
+        os.write(writing, b"x")
+        run_until(loop, lambda: seen)
+        assert loop.remove_reader(reading)
+
+
+# ------------------------------------------------------------ closed and reused
+
+
+def test_reader_of_a_closed_socket_is_removed_by_its_object(loop):
+    # selectors find it by identity when it has no number any more.
+    with socket_pair() as (left, _):
+        loop.add_reader(left, print)
+        left.close()
+        assert loop.remove_reader(left) is True
+        assert loop.remove_writer(left.fileno() if left.fileno() >= 0 else 10_000) is False
+
+
+def test_reader_of_a_closed_descriptor_is_removed_by_its_number(loop):
+    with pipe_pair() as (reading, _):
+        loop.add_reader(reading, print)
+        run_turns(loop)
+        os.close(reading)
+        assert loop.remove_reader(reading) is True
+        assert loop.remove_reader(reading) is False
+        poll(loop)
+
+
+def test_descriptor_with_a_reused_number_does_not_get_the_old_callback(loop):
+    seen = []
+    with pipe_pair() as (old, old_writing):
+        loop.add_reader(old, seen.append, "old")
+        poll(loop)
+        os.close(old)
+        new, new_writing = os.pipe()
+        try:
+            assert new == old
+            os.write(new_writing, b"x")
+            poll(loop)
+            assert seen == []
+            assert loop.remove_reader(new) is True
+            loop.add_reader(new, seen.append, "new")
+            run_until(loop, lambda: seen)
+            assert set(seen) == {"new"}
+            assert loop.remove_reader(new)
+        finally:
+            os.close(new_writing)
+
+
+# Each leaves the loop with a descriptor that went away or turned into something else.
+MISTREATMENTS = {
+    "closed at once": """
+        loop.add_reader(reading, called)
+        os.close(reading)
+    """,
+    "closed at once, both directions": """
+        loop.add_reader(left.fileno(), called)
+        loop.add_writer(left.fileno(), called)
+        left.close()
+    """,
+    "closed after a turn": """
+        loop.add_reader(reading, called)
+        turns()
+        os.close(reading)
+    """,
+    "other direction added after close": """
+        loop.add_reader(number, called)
+        turns()
+        left.close()
+        attempt(loop.add_writer, number, called)
+    """,
+    "same direction added after close": """
+        loop.add_reader(number, called)
+        turns()
+        left.close()
+        attempt(loop.add_reader, number, called)
+    """,
+    "reused by a file at once": """
+        loop.add_reader(reading, called)
+        os.close(reading)
+        assert os.open(__file__ or sys.executable, os.O_RDONLY) == reading
+    """,
+    "reused by a file after a turn": """
+        loop.add_reader(reading, called)
+        turns()
+        os.close(reading)
+        assert os.open(sys.executable, os.O_RDONLY) == reading
+        attempt(loop.add_writer, reading, called)
+    """,
+    "reused by a pipe, other direction added": """
+        loop.add_reader(reading, called)
+        turns()
+        os.close(reading)
+        assert os.pipe()[0] == reading
+        attempt(loop.add_writer, reading, called)
+    """,
+    "closed while a duplicate lives": """
+        copy = os.dup(reading)
+        loop.add_reader(reading, called)
+        turns()
+        os.close(reading)
+        os.write(writing, b"x")
+        turns()
+        loop.remove_reader(reading)
+    """,
+    "closed while a duplicate lives, number reused": """
+        copy = os.dup(reading)
+        loop.add_reader(reading, called)
+        turns()
+        os.close(reading)
+        assert os.pipe()[0] == reading
+        os.write(writing, b"x")
+        turns()
+        loop.remove_reader(reading)
+        attempt(loop.add_reader, reading, called)
+    """,
+    "closed by its own callback": """
+        def callback():
+            left.close()
+        right.send(b"x")
+        loop.add_reader(number, callback)
+        turns()
+    """,
+    "closed by another callback of the same turn": """
+        def callback(sock):
+            sock.close()
+        left.send(b"x")
+        right.send(b"x")
+        loop.add_reader(left, callback, right)
+        loop.add_reader(right, callback, left)
+        turns()
+    """,
+    "removed after close and reuse": """
+        loop.add_reader(reading, called)
+        turns()
+        os.close(reading)
+        assert os.pipe()[0] == reading
+        loop.remove_reader(reading)
+    """,
+    "closed and the loop closed at once": """
+        loop.add_reader(reading, called)
+        os.close(reading)
+        loop.close()
+    """,
+}
+
+MISTREAT = """
+    loop = new_event_loop()
+    reading, writing = os.pipe()
+    left, right = socket.socketpair()
+    for each in (left, right):
+        each.setblocking(False)
+    number = left.fileno()
+    __file__ = None
+
+    def called(*args):
+        pass
+
+    def attempt(function, *args):
+        # Refusing is fine, and so is taking it: only dying is not.
+        try:
+            function(*args)
+        except OSError as exc:
+            print("refused", type(exc).__name__)
+
+    def turns():
+        # The timer makes the loop idle, so that it polls.
+        if not loop.is_closed():
+            loop.call_later(0.005, loop.stop)
+            loop.run_forever()
+
+{mistreatment}
+
+    turns()
+    turns()
+    if not loop.is_closed():
+        fine = []
+        one, two = socket.socketpair()
+        two.send(b"x")
+        loop.add_reader(one, lambda: (fine.append(1), loop.stop()))
+        loop.run_forever()
+        assert fine == [1], fine
+        loop.close()
+        one.close()
+        two.close()
+    left.close()
+    right.close()
+    print("usable")
+"""
+
+
+@pytest.mark.parametrize("mistreatment", MISTREATMENTS.values(), ids=MISTREATMENTS)
+def test_descriptor_closed_behind_the_loops_back(loop_kind, mistreatment):
+    lines = [line[4:] for line in mistreatment.splitlines()]
+    script = MISTREAT.format(mistreatment="\n".join(lines))
+    assert run_script(loop_kind, script).stdout.splitlines()[-1] == "usable"
+
+
+# ------------------------------------------------------------ descriptors of a transport
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_descriptor_of_a_transport_is_refused(loop, operation):
+    async def main():
+        transport, protocol = await loop.create_connection(
+            lambda: RecordingProtocol(loop), *listener.getsockname()[:2]
+        )
+        sock = transport.get_extra_info("socket")
+        for fd in (sock.fileno(), sock):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                call(loop, operation, fd)
+        transport.close()
+        await protocol.lost
+
+    with listening_socket() as listener:
+        run(loop, main())
+
+
+def test_number_of_a_closed_transport_can_be_watched_again(loop):
+    async def main():
+        transport, protocol = await loop.create_connection(
+            lambda: RecordingProtocol(loop), *listener.getsockname()[:2]
+        )
+        number = transport.get_extra_info("socket").fileno()
+        transport.close()
+        await protocol.lost
+        return number
+
+    with listening_socket() as listener:
+        number = run(loop, main())
+        run_turns(loop, 2)
+        with socket_pair() as (left, right):
+            copy = os.dup(left.fileno())
+            try:
+                if copy != number:
+                    os.dup2(copy, number)
+                seen = []
+                right.send(b"x")
+                loop.add_reader(number, seen.append, 1)
+                run_until(loop, lambda: seen)
+                assert loop.remove_reader(number)
+            finally:
+                os.close(number)
+                if copy != number:
+                    os.close(copy)

@@ -1,0 +1,1 @@
+"""Other projects' code, put here by the build."""
