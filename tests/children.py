@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 from helpers import PATIENCE, import_veloop
@@ -54,7 +55,7 @@ def run_script(kind, source, *options, env=None, check=True):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE * 2,
+        timeout=PATIENCE,
         check=False,
     )
     if check and done.returncode != 0:
@@ -80,7 +81,7 @@ class Script:
             text=True,
         )
         # The whole conversation is bounded, also where the child hangs.
-        self._watchdog = threading.Timer(PATIENCE * 2, self._process.kill)
+        self._watchdog = threading.Timer(PATIENCE, self._process.kill)
         self._watchdog.start()
 
     def __enter__(self):
@@ -105,6 +106,20 @@ class Script:
 
     def signal(self, signum):
         self._process.send_signal(signum)
+
+    def wait_idle(self):
+        """Return when the child's main thread sleeps, so that a signal finds it idle.
+
+        Only for coverage: the child must do the same when the signal comes earlier. So it gives up
+        in the end, and does nothing where the system can't tell.
+        """
+        stat = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/stat")
+        deadline = time.monotonic() + 2
+        asleep = 0
+        while stat.exists() and asleep < 5 and time.monotonic() < deadline:
+            state = stat.read_text().rpartition(")")[2].split()[0]
+            asleep = asleep + 1 if state == "S" else 0
+            time.sleep(0.002)
 
     def finish(self):
         """(exit code, rest of stdout, stderr), when the child has ended by itself."""

@@ -24,8 +24,6 @@ import pytest
 
 import helpers
 
-pytest_plugins = ["pytester"]
-
 
 def pytest_configure(config):
     config.addinivalue_line(

@@ -441,7 +441,7 @@ def test_many_descriptors_at_random(loop):
     # Against a model: who was sent something and is registered gets exactly that.
     rng = random.Random(5)
     pairs = [socket.socketpair() for _ in range(100)]
-    got = {number: b"" for number in range(len(pairs))}
+    got = dict.fromkeys(range(len(pairs)), b"")
     sent = dict(got)
     registered = set()
 

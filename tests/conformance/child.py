@@ -40,7 +40,7 @@ class Recorder(unittest.TestResult):
         """Reset what is known about the current test and arm the watchdog."""
         self.status, self.error = 'passed', ''
         self.began = time.monotonic()
-        self.candidate, self.stock = inject.Counters.candidate, inject.Counters.stock
+        self.counters = list(inject.counters)
         timeout = self.not_yet_timeout if self.not_yet.fullmatch(name) else self.timeout
         faulthandler.dump_traceback_later(timeout, exit=True)
 
@@ -57,10 +57,9 @@ class Recorder(unittest.TestResult):
 
     def stopTest(self, test):
         super().stopTest(test)
-        self.emit(id=short(test.id()), status=self.status, error=self.error,
-                  loops=inject.Counters.candidate - self.candidate,
-                  stock=inject.Counters.stock - self.stock,
-                  secs=round(time.monotonic() - self.began, 3))
+        loops, stock = (now - was for now, was in zip(inject.counters, self.counters))
+        self.emit(id=short(test.id()), status=self.status, error=self.error, loops=loops,
+                  stock=stock, secs=round(time.monotonic() - self.began, 3))
         self.begin()                # the watchdog is for fixtures as well
 
     def note(self, test, status, err):

@@ -112,9 +112,12 @@ class Outcome:
         return [file for file in self.files if file not in seen]
 
     @property
-    def dead(self):
-        """Entries of the table that match no test of this interpreter."""
-        return self.table.dead(self.results, self.files)
+    def matched(self):
+        """Entries of the table that match a test of this interpreter, and those that don't."""
+        alive, dead = [], []
+        for entry in self.table.about(self.files):
+            (alive if any(map(entry.matches, self.results)) else dead).append(entry)
+        return alive, dead
 
 
 def environment():

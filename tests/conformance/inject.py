@@ -6,6 +6,7 @@ the proof that a test which passed has passed on the candidate.
 """
 import asyncio
 import importlib
+import mmap
 import sys
 from asyncio.base_events import BaseEventLoop
 
@@ -18,11 +19,11 @@ PREFIX = 'test.test_asyncio.'
 LOOP_CLASSES = 'EventLoop', 'SelectorEventLoop', 'ProactorEventLoop'
 
 
-class Counters:
-    """How many loops this process has made so far."""
-
-    candidate = 0   # by the injected factory
-    stock = 0       # by asyncio's own classes: mock loops of the tests, or leaks of the injection
+# How many loops were made so far, in memory that the children which a test forks share with us:
+# [CANDIDATE] by the injected factory, [STOCK] by asyncio's own classes, which are the mock loops of
+# the tests or leaks of the injection.
+CANDIDATE, STOCK = 0, 1
+counters = memoryview(mmap.mmap(-1, 16)).cast('q')
 
 
 def install(spec, file):
@@ -30,7 +31,7 @@ def install(spec, file):
     factory, loop_type = resolve(spec)
 
     def new_loop():
-        Counters.candidate += 1
+        counters[CANDIDATE] += 1
         return factory()
 
     divert_policy(new_loop)
@@ -134,7 +135,7 @@ def count_stock_loops(candidate_type):
     init = BaseEventLoop.__init__
 
     def counting_init(self, *args, **kwargs):
-        Counters.stock += not isinstance(self, candidate_type)
+        counters[STOCK] += not isinstance(self, candidate_type)
         init(self, *args, **kwargs)
 
     BaseEventLoop.__init__ = counting_init

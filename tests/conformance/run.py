@@ -33,7 +33,7 @@ def parse_arguments(argv=None):
     add('--no-retry', dest='retry', action='store_false',
         help='do not run failed tests a second time')
     add('--strict', action='store_true',
-        help='complain about any entry of the table that matches no test')
+        help='complain about entries of the table that match on none of the interpreters')
     add('--failures', action='store_true',
         help='print the failures as entries for not_yet.toml')
     add('--logs', type=Path, metavar='FOLDER', help='keep the output of the tests')
@@ -42,21 +42,26 @@ def parse_arguments(argv=None):
 
 
 def run_one(python, args):
-    """Run on one interpreter, print its table.  -> Outcome"""
-    found = shutil.which(python) or python
-    interpreter = Interpreter.probe(os.path.abspath(found), args.loop)
+    """Run on one interpreter.  -> Outcome"""
+    interpreter = Interpreter.probe(os.path.abspath(shutil.which(python) or python), args.loop)
     if not interpreter.files:
-        raise RuntimeError(f'{python} has no test.test_asyncio (a package of its own on some '
-                           'systems, such as libpython3-testsuite)')
+        raise RuntimeError('has no test.test_asyncio (a package of its own on some systems, such '
+                           'as libpython3-testsuite)')
     if unknown := set(args.only) - set(interpreter.files):
-        raise RuntimeError(f'{python} has no {" ".join(sorted(unknown))}')
+        raise RuntimeError(f'has no {" ".join(sorted(unknown))}')
     logs = args.logs and args.logs / f'{interpreter.implementation}-{interpreter.version_text}'
     if logs:
         logs.mkdir(parents=True, exist_ok=True)
     options = Options(args.loop, args.timeout, args.budget, args.jobs, args.retry, logs)
-    outcome = Run(interpreter, options, args.only).run()
-    report.print_table(outcome)
-    return outcome
+    return Run(interpreter, options, args.only).run()
+
+
+def show(lines):
+    """Print the lines.  -> how many"""
+    number = 0
+    for number, line in enumerate(lines, 1):
+        print(line, flush=True)
+    return number
 
 
 def main():
@@ -67,15 +72,18 @@ def main():
         try:
             outcome = run_one(python, args)
         except (OSError, RuntimeError, ValueError, subprocess.CalledProcessError) as exc:
-            sys.stderr.write(f'{python}: {exc}\n')
+            print(f'{python}: {exc}', file=sys.stderr)
             return 2
-        bad += report.print_problems(outcome, args.strict)
-        if args.failures:
-            report.print_failures(outcome)
-        sys.stdout.flush()
         outcomes.append(outcome)
+        show(report.table(outcome))
+        bad += show(report.problems(outcome))
+        show(report.flaky(outcome))
+        if args.failures:
+            show(report.failures(outcome))
+    if args.strict:
+        bad += show(report.dead(outcomes))
     if len(outcomes) > 1:
-        report.print_summary(outcomes)
+        show(report.summary(outcomes))
     if args.out:
         args.out.write_text(json.dumps([report.as_json(o) for o in outcomes], indent=1))
     print(f'\n{bad} problems' if bad else '\nall as expected')

@@ -122,8 +122,7 @@ class Table:
         """Return the entry for a test, or None."""
         return next((entry for entry in self.of(verdict) if entry.matches(name)), None)
 
-    def dead(self, names, files):
-        """Return the entries about these files that match none of the tests' names."""
+    def about(self, files):
+        """Return the entries about these files."""
         return [entry for entry in self.entries
-                if any(re.fullmatch(translate(entry.file), file) for file in files)
-                and not any(map(entry.matches, names))]
+                if any(re.fullmatch(translate(entry.file), file) for file in files)]

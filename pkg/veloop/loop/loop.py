@@ -340,6 +340,8 @@ class EventLoop(asyncio.AbstractEventLoop):
         self._check_closed()
         if type(when) is not float and not hasattr(when, "__float__"):
             raise TypeError(f"when must be a number, not {when!r}")
+        if when != when:
+            raise ValueError(f"when must not be {when!r}")
         timer = TimerHandle(when, callback, args, self, context)
         if self._debug:
             debug.check_thread(self._thread_id)
@@ -365,7 +367,7 @@ class EventLoop(asyncio.AbstractEventLoop):
             self._check_closed()
             if self._task_factory is not None:
                 return self._task_factory(self, coro, **kwargs)
-            return asyncio.Task(coro, loop=self, **kwargs)
+            return _traced(asyncio.Task(coro, loop=self, **kwargs))
 
     else:
 
@@ -380,7 +382,7 @@ class EventLoop(asyncio.AbstractEventLoop):
             """Run a coroutine in a new task; keywords go to the Task or the task factory."""
             self._check_closed()
             if self._task_factory is None:
-                return asyncio.Task(coro, loop=self, name=name, context=context, **kwargs)
+                return _traced(asyncio.Task(coro, loop=self, name=name, context=context, **kwargs))
             if context is not None:
                 kwargs["context"] = context  # factories of old take no keywords: only if given
             task = self._task_factory(self, coro, **kwargs)
@@ -631,6 +633,13 @@ class EventLoop(asyncio.AbstractEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
+
+
+def _traced(task: Any) -> Any:
+    """In debug mode a task tells where it was made: there, and not in this file."""
+    if task._source_traceback:
+        del task._source_traceback[-1]
+    return task
 
 
 def new_event_loop() -> EventLoop:

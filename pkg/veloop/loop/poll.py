@@ -20,11 +20,12 @@ UV_EEXIST = lib.UV_EEXIST
 class Watch:
     """The callbacks of one descriptor."""
 
-    __slots__ = ("fd", "ident", "loop", "reader", "writer")
+    __slots__ = ("fd", "file", "ident", "loop", "reader", "writer")
 
-    def __init__(self, loop: EventLoop, fd: int) -> None:
+    def __init__(self, loop: EventLoop, fd: int, file: Any) -> None:
         self.loop = loop
         self.fd = fd
+        self.file = file  # by which it is found when it has been closed
         self.ident = 0
         self.reader: Handle | None = None
         self.writer: Handle | None = None
@@ -91,12 +92,22 @@ class Poller:
     def _watch(self, file: Any) -> Watch:
         self._loop._check_closed()
         fd = fileno(file)
-        return self.watches.get(fd) or Watch(self._loop, fd)
+        watch = self.watches.get(fd) or Watch(self._loop, fd, file)
+        watch.file = file
+        return watch
 
     def _known(self, file: Any) -> Watch | None:
+        watch: Watch | None
         if self._loop.is_closed():
             return None
-        fd = fileno(file)
+        try:
+            fd = fileno(file)
+        except ValueError:
+            # A file object that was closed while it was watched can still be removed.
+            for watch in self.watches.values():
+                if watch.file is file:
+                    return watch
+            raise
         watch = self.watches.get(fd)
         if watch is None:
             user = self._user_of(fd)

@@ -142,6 +142,7 @@ int vl_loop_watch_signals(vl_loop_t *loop, int fd) {
   handle = vl_handle_alloc(loop, UV_POLL);
   if (handle == NULL)
     return UV_ENOMEM;
+  vl_poll_forget(loop, fd);
   r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
   if (r != 0) {
     vl_handle_discard(handle);
