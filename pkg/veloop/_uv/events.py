@@ -1,9 +1,10 @@
 """The event drain: the only door from C into Python.
 
-`Driver` owns one libuv loop. `poll` runs it once; what happened meanwhile is then in the ring,
-as records of four integers (see decl/event.h), and `dispatch` calls the target registered
-under each record's id. If a target raises KeyboardInterrupt or SystemExit, the records
-behind it stay and the next `dispatch` goes on with them: nothing that was read is lost.
+`Driver` owns one libuv loop. After each vl_loop_run what happened is in the ring, as records of
+four integers (see decl/event.h). `take` makes an iterator of them, and the event loop calls the
+target registered under each record's id. If a target raises KeyboardInterrupt or SystemExit,
+the iterator stays with the records behind it, and the next turn goes on there: nothing that was
+read is lost.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ VL_ACCEPT = lib.VL_ACCEPT
 VL_GETADDRINFO = lib.VL_GETADDRINFO
 VL_GETNAMEINFO = lib.VL_GETNAMEINFO
 
-vl_loop_run = lib.vl_loop_run
 unpack = ffi.unpack
 
 SIGNALS = 0  # the id under which the bytes of the signal wakeup descriptor come
@@ -56,40 +56,14 @@ class Driver:
     def leave(self) -> None:
         lib.vl_loop_leave(self.pointer)
 
-    def poll(self, timeout: float) -> None:
-        """Run libuv once, for at most `timeout` seconds; negative: until something happens."""
-        n = vl_loop_run(self.pointer, timeout)
-        if n:
-            if n > self._capacity:
-                self._remember_ring()
-            if n < 0:
-                raise error(n)
-            numbers = iter(unpack(self._ring, 4 * n))
-            self.records = zip(numbers, numbers, numbers, numbers, strict=False)
-
-    def dispatch(self) -> None:
-        """Tell the targets what the last poll, or an interrupted dispatch, left to tell."""
-        targets = self.targets
-        records = self.records
-        assert records is not None
-        for kind, ident, a, b in records:
-            target = targets.get(ident)
-            if target is None:
-                _drop(kind, a, b)
-            else:
-                target(kind, a, b)
-        self.records = None
-
-    def dispatch_each(self, call: Callable[[Target, int, int, int], None]) -> None:
-        """`dispatch` through `call`, which is told what it calls: for the debug mode."""
-        assert self.records is not None
-        for kind, ident, a, b in self.records:
-            target = self.targets.get(ident)
-            if target is None:
-                _drop(kind, a, b)
-            else:
-                call(target, kind, a, b)
-        self.records = None
+    def take(self, n: int) -> None:
+        """Take over the `n` records of a vl_loop_run, or raise for the status that it gave."""
+        if n > self._capacity:
+            self._remember_ring()
+        if n < 0:
+            raise error(n)
+        numbers = iter(unpack(self._ring, 4 * n))
+        self.records = zip(numbers, numbers, numbers, numbers, strict=False)
 
     def wakeup(self) -> None:
         """End a running or the next `poll`. From any thread, also once the loop is closed."""
@@ -99,13 +73,13 @@ class Driver:
         """Close the libuv loop with all that is open in it."""
         if self.records is not None:
             for kind, _, a, b in self.records:
-                _drop(kind, a, b)
+                drop(kind, a, b)
             self.records = None
         self.targets.clear()
         check(lib.vl_loop_close(self.pointer))
 
 
-def _drop(kind: int, a: int, b: int) -> None:
+def drop(kind: int, a: int, b: int) -> None:
     """Release what comes with a record that nobody waits for any more."""
     if kind == VL_ACCEPT:
         if a > 0:

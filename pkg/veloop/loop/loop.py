@@ -21,7 +21,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any
 
-from .._uv.events import Driver
+from .._uv import lib
+from .._uv.events import Driver, drop
 from ..events import Handle, TimerHandle
 from . import debug, dns, executor, tcp
 from .executor import DefaultExecutor
@@ -31,6 +32,7 @@ from .signals import Signals
 from .timers import Timers
 
 _monotonic = time.monotonic
+vl_loop_run = lib.vl_loop_run
 
 # While callbacks keep the loop busy it looks for I/O this often (seconds), not every turn.
 _POLL_EVERY = 100e-6
@@ -50,7 +52,6 @@ class EventLoop(asyncio.AbstractEventLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self._due: deque[TimerHandle] = deque()
         self._timers = Timers()
-        self._polled = 0.0
         self._driver = Driver()
         self._poller = Poller(self)
         self._signals = Signals(self)
@@ -87,17 +88,13 @@ class EventLoop(asyncio.AbstractEventLoop):
         self._driver.enter()
         try:
             self._thread_id = threading.get_ident()
-            self._polled = 0.0  # the first turn looks for I/O, whatever is ready
             self._origin_tracking.set(self._debug)
             sys.set_asyncgen_hooks(
                 firstiter=self._asyncgen_firstiter, finalizer=self._asyncgen_finalizer
             )
             asyncio._set_running_loop(self)
             self._signals.enter()
-            while True:
-                self._run_once()
-                if self._stopping:
-                    break
+            self._run_until_stopped()
         finally:
             self._stopping = False
             self._thread_id = None
@@ -107,62 +104,78 @@ class EventLoop(asyncio.AbstractEventLoop):
             self._driver.leave()
             self._signals.leave()
 
-    def _run_once(self) -> None:
+    def _run_until_stopped(self) -> None:
+        """Turn after turn. One long function: what it costs, every message of a server pays."""
         driver = self._driver
-        if driver.records is not None:
-            self._dispatch()  # what an exception cut short
+        pointer = driver.pointer
         ready = self._ready
-        timers = self._timers
         due = self._due
-        if ready or due or self._stopping:
-            timeout = 0.0
-        elif timers.heap:
-            when = timers.next_when()
-            timeout = -1.0 if when is None else when - self.time()
-            if when is not None and not timeout > 0.0:
+        timers = self._timers
+        targets = driver.targets
+        polled = 0.0  # the first turn looks for I/O, whatever is ready
+        while True:
+            if ready or due or self._stopping:
                 timeout = 0.0
-            elif timeout > _LONGEST_SLEEP:
-                timeout = _LONGEST_SLEEP
-        else:
-            timeout = -1.0
-        if timeout != 0.0 or _monotonic() - self._polled > _POLL_EVERY:
-            driver.poll(timeout)
-            self._polled = _monotonic()
-        if timers.heap:
-            due.extend(timers.pop_due(self.time()))
-        if self._debug:
-            self._run_all_debug()
-            return
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle._cancelled:
-                try:
-                    handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as exc:
-                    self._callback_failed(handle, exc)
-        if driver.records is not None:
-            driver.dispatch()
-        while due:
-            timer = due.popleft()
-            if not timer._cancelled:
-                self._run_handle(timer)
-        handle = timer = None  # type: ignore[assignment]
+            elif timers.heap:
+                timeout = self._sleep_time()
+            else:
+                timeout = -1.0
+            # Are there still records, an exception cut the last turn short: they come first.
+            if driver.records is None and (
+                timeout != 0.0 or _monotonic() - polled > _POLL_EVERY
+            ):
+                n = vl_loop_run(pointer, timeout)
+                if n:
+                    driver.take(n)
+                polled = _monotonic()
+            if timers.heap:
+                due.extend(timers.pop_due(self.time()))
+            if self._debug:
+                self._run_all_debug()
+            else:
+                for _ in range(len(ready)):
+                    handle = ready.popleft()
+                    if not handle._cancelled:
+                        try:
+                            handle._context.run(handle._callback, *handle._args)  # type: ignore
+                        except (SystemExit, KeyboardInterrupt):
+                            raise
+                        except BaseException as exc:
+                            self._callback_failed(handle, exc)
+                if driver.records is not None:
+                    for kind, ident, a, b in driver.records:
+                        target = targets.get(ident)
+                        if target is None:
+                            drop(kind, a, b)
+                        else:
+                            target(kind, a, b)
+                    driver.records = None
+                while due:
+                    self._run_handle(due.popleft())
+                handle = target = None  # type: ignore[assignment]
+            if self._stopping:
+                break
+
+    def _sleep_time(self) -> float:
+        """Seconds until the next timer; negative if there is none."""
+        when = self._timers.next_when()
+        if when is None:
+            return -1.0
+        return max(0.0, min(when - self.time(), _LONGEST_SLEEP))
 
     def _run_all_debug(self) -> None:
         for _ in range(len(self._ready)):
             self._run_handle(self._ready.popleft())
-        if self._driver.records is not None:
-            self._dispatch()
+        driver = self._driver
+        for kind, ident, a, b in driver.records or ():
+            target = driver.targets.get(ident)
+            if target is None:
+                drop(kind, a, b)
+            else:
+                debug.call_target(self, target, kind, a, b)
+        driver.records = None
         while self._due:
             self._run_handle(self._due.popleft())
-
-    def _dispatch(self) -> None:
-        if self._debug:
-            self._driver.dispatch_each(lambda *event: debug.call_target(self, *event))
-        else:
-            self._driver.dispatch()
 
     def _run_handle(self, handle: asyncio.Handle) -> None:
         if handle._cancelled:
