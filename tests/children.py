@@ -9,10 +9,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
-from helpers import PATIENCE, import_veloop
+from helpers import PATIENCE, import_veloop, wait_until_idle
 
 _PRELUDE = """
 import asyncio, faulthandler, os, signal, socket, sys, threading
@@ -108,18 +107,7 @@ class Script:
         self._process.send_signal(signum)
 
     def wait_idle(self):
-        """Return when the child's main thread sleeps, so that a signal finds it idle.
-
-        Only for coverage: the child must do the same when the signal comes earlier. So it gives up
-        in the end, and does nothing where the system can't tell.
-        """
-        stat = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/stat")
-        deadline = time.monotonic() + 2
-        asleep = 0
-        while stat.exists() and asleep < 5 and time.monotonic() < deadline:
-            state = stat.read_text().rpartition(")")[2].split()[0]
-            asleep = asleep + 1 if state == "S" else 0
-            time.sleep(0.002)
+        wait_until_idle(self._process.pid, self._process.pid)
 
     def finish(self):
         """(exit code, rest of stdout, stderr), when the child has ended by itself."""

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 LOOPS = ("veloop", "asyncio")
 PYPY = sys.implementation.name == "pypy"
@@ -205,6 +206,21 @@ class Background:
             self.result()
         else:
             self.thread.join(PATIENCE)
+
+
+def wait_until_idle(pid, tid):
+    """Return when that thread sleeps, so that a signal finds it idle.
+
+    It gives up in the end, and does nothing where the system can't tell: a test that must not
+    depend on it does not, and asyncio's do, because it has a race there (see test_signals.py).
+    """
+    stat = Path(f"/proc/{pid}/task/{tid}/stat")
+    deadline = time.monotonic() + 2
+    asleep = 0
+    while stat.exists() and asleep < 5 and time.monotonic() < deadline:
+        state = stat.read_text().rpartition(")")[2].split()[0]
+        asleep = asleep + 1 if state == "S" else 0
+        time.sleep(0.002)
 
 
 def in_thread(function, *args):

@@ -7,12 +7,22 @@ import asyncio
 import contextvars
 import os
 import signal
-import socket
 import threading
 
 import pytest
 
-from helpers import PATIENCE, WINDOWS, Background, in_thread, run, run_turns, run_until, socket_pair
+from children import run_script
+from helpers import (
+    PATIENCE,
+    WINDOWS,
+    Background,
+    in_thread,
+    run,
+    run_turns,
+    run_until,
+    socket_pair,
+    wait_until_idle,
+)
 
 pytestmark = pytest.mark.skipif(WINDOWS, reason="signal handlers of loops are a POSIX feature")
 
@@ -35,15 +45,17 @@ def _handlers_are_restored():
 
 @pytest.fixture
 def kill_when_running(loop):
-    """Send signals to this process from a thread, as soon as the loop runs."""
+    """Send a signal to this process from a thread, as soon as the loop runs, or sleeps."""
     started = threading.Event()
     threads = []
+    main = threading.get_native_id()
 
-    def send(*numbers):
+    def send(number, idle=False):
         def work():
             assert started.wait(PATIENCE)
-            for number in numbers:
-                os.kill(os.getpid(), number)
+            if idle:
+                wait_until_idle(os.getpid(), main)
+            os.kill(os.getpid(), number)
 
         loop.call_soon(started.set)
         threads.append(Background(work))
@@ -351,7 +363,7 @@ def test_programs_own_handler_runs_while_the_loop_is_idle(loop, kill_when_runnin
     # libuv goes on waiting after EINTR; Python's handlers must run all the same, and at once.
     before = signal.signal(USR1, lambda number, frame: loop.call_soon_threadsafe(loop.stop))
     try:
-        kill_when_running(USR1)
+        kill_when_running(USR1, idle=True)
         loop.run_forever()
     finally:
         signal.signal(USR1, before)
@@ -366,12 +378,32 @@ def test_exception_of_the_programs_own_handler_ends_an_idle_run(loop, kill_when_
 
     before = signal.signal(USR1, handler)
     try:
-        kill_when_running(USR1)
+        kill_when_running(USR1, idle=True)
         with pytest.raises(Alarm):
             loop.run_forever()
     finally:
         signal.signal(USR1, before)
     assert run(loop, asyncio.sleep(0, "usable")) == "usable"
+
+
+@pytest.mark.veloop_only("asyncio sleeps through a signal that comes just before it begins to wait")
+def test_programs_own_handler_runs_when_the_signal_comes_on_the_way_to_the_poll(loop):
+    before = signal.signal(USR1, lambda number, frame: loop.call_soon_threadsafe(loop.stop))
+    rounds = 300
+    running = threading.Semaphore(0)
+
+    def work():
+        for _ in range(rounds):
+            assert running.acquire(timeout=PATIENCE)
+            os.kill(os.getpid(), USR1)
+
+    try:
+        with Background(work):
+            for _ in range(rounds):
+                loop.call_soon(running.release)
+                loop.run_forever()
+    finally:
+        signal.signal(USR1, before)
 
 
 def test_programs_own_handler_works_beside_the_loops(loop, program_handler):
@@ -447,20 +479,20 @@ def test_wakeup_fd_is_free_after_the_last_handler(loop):
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_signals_more_than_the_wakeup_buffer_holds(loop, loop_kind):
-    # The pipe behind the wakeup fd is full at some time: a warning at most, never a hang.
-    count = 200_000
+def test_more_signals_than_the_wakeup_buffer_holds(loop_kind):
+    # Python complains on stderr that the buffer is full; the loop must not care.
+    source = """
     seen = []
-
-    def handler():
-        seen.append(1)
-
-    loop.add_signal_handler(USR1, handler)
-    with socket.socket() as unrelated:
-        assert unrelated.fileno() >= 0
-    for _ in range(count // 1000):
-        for _ in range(10):
-            signal.raise_signal(USR1)
-        run_turns(loop)
-    run_until(loop, lambda: len(seen) == count // 100)
-    loop.remove_signal_handler(USR1)
+    loop = new_event_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: (seen.append(1), loop.stop()))
+    for _ in range(200_000):
+        signal.raise_signal(signal.SIGUSR1)
+    loop.run_forever()
+    for _ in range(5):
+        while not seen:
+            loop.run_forever()
+        seen.clear()
+        signal.raise_signal(signal.SIGUSR1)
+    loop.close()
+    """
+    run_script(loop_kind, source)

@@ -78,6 +78,9 @@ def run_handle(loop: EventLoop, handle: asyncio.Handle) -> None:
             _slow(_describe(handle), took)
     finally:
         loop._current_handle = None
+        # A task's exception keeps this frame alive through its traceback: it must not keep
+        # the handle, which keeps the task.
+        del handle
 
 
 def call_target(

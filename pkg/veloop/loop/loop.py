@@ -178,17 +178,19 @@ class EventLoop(asyncio.AbstractEventLoop):
             self._run_handle(self._due.popleft())
 
     def _run_handle(self, handle: asyncio.Handle) -> None:
-        if handle._cancelled:
-            return
-        if self._debug:
-            debug.run_handle(self, handle)
-            return
         try:
-            handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+            if handle._cancelled:
+                return
+            if self._debug:
+                debug.run_handle(self, handle)
+            else:
+                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             self._callback_failed(handle, exc)
+        finally:
+            del handle  # see debug.run_handle
 
     def _callback_failed(self, handle: asyncio.Handle, exc: BaseException) -> None:
         what = debug.format_callback(handle._callback, handle._args)

@@ -43,9 +43,12 @@ def check_tls(ssl: object, **arguments: object) -> None:
         raise NotImplementedError("veloop has no TLS yet: the ssl argument must be None")
 
 
-def check_stream_socket(sock: socket.socket) -> None:
+def check_no_tls_socket(sock: socket.socket | None) -> None:
     if isinstance(sock, SSLSocket):
         raise TypeError(f"Socket cannot be of type SSLSocket: {sock!r}")
+
+
+def check_stream_socket(sock: socket.socket) -> None:
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 
@@ -212,13 +215,13 @@ async def create_connection(
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
-    if sock is not None:
-        check_stream_socket(sock)
+    check_no_tls_socket(sock)
     if happy_eyeballs_delay is not None and interleave is None:
         interleave = 1
     if host is None and port is None:
         if sock is None:
             raise ValueError("host and port was not specified and no sock specified")
+        check_stream_socket(sock)
         return await open_transport(loop, sock, protocol_factory)
     if sock is not None:
         raise ValueError("host/port and sock can not be specified at the same time")
@@ -301,6 +304,7 @@ async def connect_accepted_socket(
     ssl_handshake_timeout: float | None,
     ssl_shutdown_timeout: float | None,
 ) -> tuple[asyncio.Transport, Any]:
+    check_no_tls_socket(sock)
     check_stream_socket(sock)
     check_tls(
         ssl,
@@ -343,11 +347,11 @@ async def create_server(
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
-    if sock is not None:
-        check_stream_socket(sock)
+    check_no_tls_socket(sock)
     if host is None and port is None:
         if sock is None:
             raise ValueError("Neither host/port nor sock were specified")
+        check_stream_socket(sock)
         return await _serve(loop, protocol_factory, [sock], backlog, start_serving)
     if sock is not None:
         raise ValueError("host/port and sock can not be specified at the same time")
