@@ -142,7 +142,7 @@ def _describe_fd(folder, name):
         return "?"
 
 
-def leaked_fds(before, patience=5.0):
+def leaked_fds(before, patience=PATIENCE):
     """The descriptors that are open now and were not in `before`.
 
     A thread that is still about to close one gets a bounded time for it.
@@ -157,7 +157,7 @@ def leaked_fds(before, patience=5.0):
         time.sleep(0.01)
 
 
-def leaked_threads(before, patience=5.0):
+def leaked_threads(before, patience=PATIENCE):
     """Threads that outlived the test, after each got a bounded time to end."""
     deadline = time.monotonic() + patience
     for thread in threading.enumerate():

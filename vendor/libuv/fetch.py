@@ -153,11 +153,13 @@ def from_sdist(temporary: Path) -> tuple[Path, str]:
     folder = temporary / "download"
     # An isolated build hands its packages, pip among them, down by PYTHONPATH: keep what is there.
     path = os.pathsep.join(filter(None, [str(backend.parent), os.environ.get("PYTHONPATH")]))
+    # The pip that builds us tells our backend's place to whatever runs below it by variables.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("_PYPROJECT_HOOKS_")}
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-build-isolation"]
     command += ["--retries", "1", "--no-binary", name, "--dest", str(folder), f"{name}=={version}"]
     pip = subprocess.run(
         command,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**environment, "PYTHONPATH": path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
