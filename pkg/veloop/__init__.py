@@ -1,8 +1,8 @@
 """veloop: an asyncio event loop on libuv, for every Python and platform.
 
-    veloop.run(main())                                    # in place of asyncio.run
-    asyncio.run(main(), loop_factory=veloop.new_event_loop)
-    python -m veloop script.py                            # any asyncio program, unchanged
+veloop.run(main())                                    # in place of asyncio.run
+asyncio.run(main(), loop_factory=veloop.new_event_loop)
+python -m veloop script.py                            # any asyncio program, unchanged
 """
 
 from typing import TYPE_CHECKING, Any

@@ -13,9 +13,11 @@ import warnings
 from .loop import EventLoop, new_event_loop
 
 if sys.version_info >= (3, 16):
-    raise ImportError("this Python has no event loop policies; use loop_factory=veloop.new_event_loop")
+    raise ImportError(
+        "this Python has no event loop policies; use loop_factory=veloop.new_event_loop"
+    )
 elif sys.version_info >= (3, 14):
-    from asyncio.events import _DefaultEventLoopPolicy as _DefaultPolicy  # noqa: PLC2701
+    from asyncio.events import _DefaultEventLoopPolicy as _DefaultPolicy
 else:
     from asyncio import DefaultEventLoopPolicy as _DefaultPolicy
 

@@ -10,7 +10,6 @@ read is lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from . import ffi, lib
 from .errors import check, error

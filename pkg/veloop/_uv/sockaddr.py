@@ -30,8 +30,11 @@ def pack(af: int, address: tuple[Any, ...]) -> bytes:
     if zone and not scope:
         scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
     return _IN6.pack(
-        _family_bytes(af, 28), port, struct.pack("!I", flowinfo),
-        socket.inet_pton(af, host), scope,
+        _family_bytes(af, 28),
+        port,
+        struct.pack("!I", flowinfo),
+        socket.inet_pton(af, host),
+        scope,
     )
 
 

@@ -12,8 +12,10 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._uv.events import Target, drop
+
 if TYPE_CHECKING:
-    from .loop import EventLoop
+    from .core import Core
 
 # asyncio's own logger: users have configured and filter this one.
 logger = logging.getLogger("asyncio")
@@ -67,7 +69,7 @@ class OriginTracking:
             self._saved = None
 
 
-def run_handle(loop: EventLoop, handle: asyncio.Handle) -> None:
+def run_handle(loop: Core, handle: asyncio.Handle) -> None:
     """Run a handle in debug mode: time it and say so when it took too long."""
     loop._current_handle = handle
     try:
@@ -83,10 +85,23 @@ def run_handle(loop: EventLoop, handle: asyncio.Handle) -> None:
         del handle
 
 
-def call_target(
-    loop: EventLoop, target: Callable[[int, int, int], None], kind: int, a: int, b: int
-) -> None:
-    """Dispatch one I/O event in debug mode, likewise timed."""
+def run_all(loop: Core) -> None:
+    """A turn's callbacks, I/O events and timers, each of them timed: see Core._run_until_stopped."""
+    for _ in range(len(loop._ready)):
+        loop._run_handle(loop._ready.popleft())
+    driver = loop._driver
+    for kind, ident, a, b in driver.records or ():
+        target = driver.targets.get(ident)
+        if target is None:
+            drop(kind, a, b)
+        else:
+            _call_target(loop, target, kind, a, b)
+    driver.records = None
+    while loop._due:
+        loop._run_handle(loop._due.popleft())
+
+
+def _call_target(loop: Core, target: Target, kind: int, a: int, b: int) -> None:
     t0 = loop.time()
     target(kind, a, b)
     took = loop.time() - t0
@@ -106,7 +121,7 @@ def _describe(handle: asyncio.Handle) -> str:
     return str(handle)
 
 
-def call_exception_handler(loop: EventLoop, context: dict[str, Any]) -> None:
+def call_exception_handler(loop: Core, context: dict[str, Any]) -> None:
     handler = loop._exception_handler
     if handler is None:
         _call_default(loop, context, "Exception in default exception handler")
@@ -129,7 +144,7 @@ def call_exception_handler(loop: EventLoop, context: dict[str, Any]) -> None:
         )
 
 
-def _call_default(loop: EventLoop, context: dict[str, Any], on_failure: str) -> None:
+def _call_default(loop: Core, context: dict[str, Any], on_failure: str) -> None:
     try:
         loop.default_exception_handler(context)  # a subclass may have its own
     except (SystemExit, KeyboardInterrupt):
@@ -152,7 +167,7 @@ def _in_context_of(context: dict[str, Any], handler: Callable[..., object], loop
         handler(loop, context)
 
 
-def default_exception_handler(loop: EventLoop, context: dict[str, Any]) -> None:
+def default_exception_handler(loop: Core, context: dict[str, Any]) -> None:
     message = context.get("message") or "Unhandled exception in event loop"
     exc = context.get("exception")
     current = loop._current_handle

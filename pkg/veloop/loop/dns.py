@@ -132,9 +132,7 @@ def _service(port: str | bytes | int | None) -> Any:
     raise OSError(f"getaddrinfo() argument 2 must be integer or string, not {port!r}")
 
 
-async def getnameinfo(
-    loop: EventLoop, address: tuple[Any, ...], flags: int
-) -> tuple[str, str]:
+async def getnameinfo(loop: EventLoop, address: tuple[Any, ...], flags: int) -> tuple[str, str]:
     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     if not _plain(address) or flags & numeric == numeric:
         return socket.getnameinfo(address, flags)

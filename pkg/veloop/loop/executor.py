@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .loop import EventLoop
+    from .core import Core
 
 
 class DefaultExecutor:
@@ -18,7 +18,7 @@ class DefaultExecutor:
 
     __slots__ = ("_loop", "_shutdown", "executor")
 
-    def __init__(self, loop: EventLoop) -> None:
+    def __init__(self, loop: Core) -> None:
         self._loop = loop
         self._shutdown = False
         self.executor: concurrent.futures.Executor | None = None
@@ -86,7 +86,7 @@ def _fail(future: asyncio.Future[None], exc: Exception) -> None:
 
 
 def run_in_executor(
-    loop: EventLoop,
+    loop: Core,
     executor: concurrent.futures.Executor | None,
     func: Callable[..., Any],
     args: tuple[Any, ...],

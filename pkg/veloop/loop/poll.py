@@ -89,6 +89,10 @@ class Poller:
         self._apply(watch)
         return True
 
+    def close(self) -> None:
+        """The loop has been closed, and the watches with it."""
+        self.watches.clear()
+
     def _watch(self, file: Any) -> Watch:
         self._loop._check_closed()
         fd = fileno(file)

@@ -43,9 +43,7 @@ class Listener:
         self._retry: asyncio.TimerHandle | None = None
         driver = loop._driver
         batch = min(max(backlog, 1), _BATCH_MAX)
-        self._ident = check(
-            lib.vl_listener_open(driver.pointer, sock.fileno(), batch, driver.out)
-        )
+        self._ident = check(lib.vl_listener_open(driver.pointer, sock.fileno(), batch, driver.out))
         self._handle: Any = driver.out[0]
         driver.targets[self._ident] = self._on_event
 

@@ -25,7 +25,7 @@ from ..events import Handle
 from .debug import logger
 
 if TYPE_CHECKING:
-    from .loop import EventLoop
+    from .core import Core
 
 
 def _noop(signum: int, frame: object) -> None:
@@ -35,7 +35,7 @@ def _noop(signum: int, frame: object) -> None:
 class Signals:
     __slots__ = ("_loop", "_pair", "_saved", "handlers")
 
-    def __init__(self, loop: EventLoop) -> None:
+    def __init__(self, loop: Core) -> None:
         self._loop = loop
         self._pair: tuple[socket.socket, socket.socket] | None = None
         self._saved: int | None = None  # the wakeup descriptor that was set when we entered

@@ -179,7 +179,9 @@ async def _connect_any(
             def attempt(info: dns.AddrInfo) -> Any:
                 return lambda: _connect(loop, failures, info, local_infos)
 
-            sock, _, outcomes = await staggered.staggered_race(map(attempt, infos), delay, loop=loop)
+            sock, _, outcomes = await staggered.staggered_race(
+                map(attempt, infos), delay, loop=loop
+            )
             if sock is not None:
                 return sock  # type: ignore[no-any-return]
             for exc in outcomes:
@@ -187,7 +189,7 @@ async def _connect_any(
                     raise exc
         raise _failure(failures, all_errors)
     finally:
-        del failures  # an exception's traceback must not keep itself alive
+        failures.clear()  # an exception's traceback must not keep itself alive
 
 
 async def create_connection(
@@ -264,7 +266,9 @@ def _make_transport(
     driver = loop._driver
     status = lib.vl_tcp_open(driver.pointer, sock.fileno(), True, driver.out)
     if status == lib.UV_EEXIST:
-        raise RuntimeError(f"File descriptor {sock.fileno()} is used by another transport: {sock!r}")
+        raise RuntimeError(
+            f"File descriptor {sock.fileno()} is used by another transport: {sock!r}"
+        )
     check(status)
     handle = driver.out[0]
     if sock.family != getattr(socket, "AF_UNIX", None):
@@ -272,9 +276,7 @@ def _make_transport(
     return StreamTransport(loop, protocol, contextvars.copy_context(), handle, sock=sock)
 
 
-async def _started(
-    loop: EventLoop, transport: StreamTransport
-) -> tuple[asyncio.Transport, Any]:
+async def _started(loop: EventLoop, transport: StreamTransport) -> tuple[asyncio.Transport, Any]:
     """(transport, protocol), once connection_made was called, in a turn of its own."""
     protocol = transport.get_protocol()
     started = loop.create_future()
@@ -440,7 +442,10 @@ def _bind_all(
                 if loop.get_debug():
                     logger.warning(
                         "create_server() failed to create socket.socket(%r, %r, %r)",
-                        af, kind, proto, exc_info=True,
+                        af,
+                        kind,
+                        proto,
+                        exc_info=True,
                     )
                 continue
             sockets.append(sock)
