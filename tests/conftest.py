@@ -63,14 +63,17 @@ def loop_kind(request):
     return request.param
 
 
-_warm = set()
+# kind -> how many libuv handles a loop of it keeps for itself once it ran.
+_own_handles = {}
 
 
 def warm_up(kind):
-    """Make and drop one loop, so that what a kind opens once per process is not called a leak."""
-    if kind not in _warm:
-        helpers.new_event_loop(kind).close()
-        _warm.add(kind)
+    """Make, run and drop one loop, so that what is opened once per process is not called a leak."""
+    if kind not in _own_handles:
+        loop = helpers.new_event_loop(kind)
+        helpers.run_turns(loop)
+        _own_handles[kind] = live_handles()
+        loop.close()
 
 
 def live_handles():
@@ -185,15 +188,21 @@ def new_loop(loop_kind, _process_guard, _expected_errors):
     def make():
         loop = helpers.new_event_loop(loop_kind)
         loop.set_exception_handler(lambda _, context: _expected_errors.items.append(context))
-        loops.append((loop, _open_handles(loop)))
+        loops.append(loop)
         return loop
 
     yield make
 
-    problems = []
+    # Unreferenced transports and tasks say so now, while the loop can still do something about it.
+    helpers.collect()
+    problems = [f"{loop!r} still runs" for loop in loops if loop.is_running()]
+    loops = [loop for loop in loops if not loop.is_closed() and not loop.is_running()]
+    for loop in loops:
+        problems += _settle(loop)
+    if live_handles() > len(loops) * _own_handles[loop_kind]:
+        problems.append(f"{live_handles()} libuv handles still open, of {len(loops)} idle loops")
     while loops:
-        loop, handles = loops.pop()
-        problems += _finish(loop, handles)
+        loops.pop().close()
     # What only shows when a future or task is collected reaches the handlers here.
     helpers.collect()
     _expected_errors.check()
@@ -206,21 +215,9 @@ def loop(new_loop):
     return new_loop()
 
 
-def _open_handles(loop):
-    """The libuv handles a loop has open; stock asyncio has none."""
-    debug_handles = getattr(loop, "_debug_handles", None)
-    return list(debug_handles()) if debug_handles is not None else []
-
-
-def _finish(loop, handles_before):
-    """Close a loop as an orderly program does; what was wrong with it."""
-    if loop.is_closed():
-        return []
-    if loop.is_running():
-        return [f"{loop!r} still runs"]
+def _settle(loop):
+    """Bring a loop to rest as an orderly program does before close; what was wrong with it."""
     problems = []
-    # Unreferenced transports and tasks say so now, while the loop can still do something about it.
-    helpers.collect()
     pending = [task for task in asyncio.all_tasks(loop) if not task.done()]
     if pending:
         problems.append(f"tasks still pending: {pending}")
@@ -230,10 +227,6 @@ def _finish(loop, handles_before):
     loop.set_task_factory(None)
     helpers.run(loop, loop.shutdown_asyncgens())
     helpers.run(loop, loop.shutdown_default_executor())
-    del pending
+    # Handles are freed in the turn after they were closed.
     helpers.run_turns(loop, 3)
-    left = [handle for handle in _open_handles(loop) if handle not in handles_before]
-    if left:
-        problems.append(f"libuv handles still open: {left}")
-    loop.close()
     return problems

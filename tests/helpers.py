@@ -241,18 +241,25 @@ def socket_pair(blocking=False):
         yield left, right
 
 
-@contextlib.contextmanager
-def pipe_pair():
-    """A non-blocking pipe (read end, write end); whatever end is still open is closed."""
-    ends = os.pipe()
-    for fd in ends:
-        os.set_blocking(fd, False)
-    try:
-        yield ends
-    finally:
-        for fd in ends:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+class Pipe:
+    """A non-blocking pipe; its ends are numbers that each get closed once."""
+
+    def __init__(self):
+        self.reading, self.writing = self._open = list(os.pipe())
+        for fd in self._open:
+            os.set_blocking(fd, False)
+
+    def close(self, fd):
+        """Close that end. Not with os.close: a number that is closed twice is somebody else's."""
+        self._open.remove(fd)
+        os.close(fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        for fd in list(self._open):
+            self.close(fd)
 
 
 def fill(sock):

@@ -16,9 +16,9 @@ import pytest
 from helpers import (
     WINDOWS,
     Background,
+    Pipe,
     collect,
     fill,
-    pipe_pair,
     poll,
     run_turns,
     run_until,
@@ -176,14 +176,15 @@ def test_descriptor_may_be_a_number_or_an_object_with_fileno(loop, pair, give, t
 @posix
 def test_pipe(loop):
     seen = []
-    with pipe_pair() as (reading, writing):
+    with Pipe() as pipe:
+        reading, writing = pipe.reading, pipe.writing
         loop.add_reader(reading, lambda: seen.append(os.read(reading, 10)))
         loop.add_writer(writing, seen.append, "room")
         run_until(loop, lambda: "room" in seen)
         loop.remove_writer(writing)
         os.write(writing, b"data")
         run_until(loop, lambda: b"data" in seen)
-        os.close(writing)
+        pipe.close(writing)
         run_until(loop, lambda: b"" in seen)
         assert loop.remove_reader(reading)
 
@@ -191,8 +192,9 @@ def test_pipe(loop):
 @posix
 def test_writer_of_a_pipe_nobody_reads_is_called(loop):
     seen = []
-    with pipe_pair() as (reading, writing):
-        os.close(reading)
+    with Pipe() as pipe:
+        reading, writing = pipe.reading, pipe.writing
+        pipe.close(reading)
         loop.add_writer(writing, seen.append, 1)
         run_until(loop, lambda: len(seen) >= 2)
         assert loop.remove_writer(writing)
@@ -204,14 +206,15 @@ def test_writer_of_a_pipe_nobody_reads_is_called(loop):
 def test_full_pipe_nobody_reads_any_more_is_writable(loop):
     # The kernel says only "error" here, and the writer must hear of it.
     seen = []
-    with pipe_pair() as (reading, writing):
+    with Pipe() as pipe:
+        reading, writing = pipe.reading, pipe.writing
         with pytest.raises(BlockingIOError):
             while True:
                 os.write(writing, b"x" * 65536)
         loop.add_writer(writing, seen.append, 1)
         poll(loop)
         assert seen == []
-        os.close(reading)
+        pipe.close(reading)
         run_until(loop, lambda: seen)
         assert loop.remove_writer(writing)
 

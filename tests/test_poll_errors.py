@@ -15,9 +15,9 @@ import pytest
 from children import run_script
 from helpers import (
     WINDOWS,
+    Pipe,
     RecordingProtocol,
     listening_socket,
-    pipe_pair,
     poll,
     run,
     run_turns,
@@ -69,8 +69,8 @@ def test_negative_descriptor_is_refused(loop, operation, fd):
 
 @pytest.mark.parametrize("operation", OPERATIONS[:2])
 def test_descriptor_that_is_not_open_is_refused(loop, operation):
-    with pipe_pair() as (fd, _):
-        pass
+    with Pipe() as pipe:
+        fd = pipe.reading
     with pytest.raises(OSError, match=r"[Bb]ad file descriptor") as caught:
         call(loop, operation, fd)
     assert caught.value.errno == errno.EBADF
@@ -120,12 +120,13 @@ def test_regular_file_is_refused(loop, operation):
 
 
 def test_refused_descriptor_can_be_used_once_it_is_good(loop):
-    with pipe_pair() as (reading, _):
-        pass
+    with Pipe() as pipe:
+        reading = pipe.reading
     with pytest.raises(OSError, match=r"[Bb]ad file descriptor"):
         loop.add_reader(reading, print)
     seen = []
-    with pipe_pair() as (reading, writing):
+    with Pipe() as pipe:
+        reading, writing = pipe.reading, pipe.writing
         loop.add_reader(reading, seen.append, 1)
         os.write(writing, b"x")
         run_until(loop, lambda: seen)
@@ -145,10 +146,11 @@ def test_reader_of_a_closed_socket_is_removed_by_its_object(loop):
 
 
 def test_reader_of_a_closed_descriptor_is_removed_by_its_number(loop):
-    with pipe_pair() as (reading, _):
+    with Pipe() as pipe:
+        reading = pipe.reading
         loop.add_reader(reading, print)
         run_turns(loop)
-        os.close(reading)
+        pipe.close(reading)
         assert loop.remove_reader(reading) is True
         assert loop.remove_reader(reading) is False
         poll(loop)
@@ -156,10 +158,11 @@ def test_reader_of_a_closed_descriptor_is_removed_by_its_number(loop):
 
 def test_descriptor_with_a_reused_number_does_not_get_the_old_callback(loop):
     seen = []
-    with pipe_pair() as (old, _):
+    with Pipe() as pipe:
+        old = pipe.reading
         loop.add_reader(old, seen.append, "old")
         poll(loop)
-        os.close(old)
+        pipe.close(old)
         new, new_writing = os.pipe()
         try:
             assert new == old
@@ -172,6 +175,7 @@ def test_descriptor_with_a_reused_number_does_not_get_the_old_callback(loop):
             assert set(seen) == {"new"}
             assert loop.remove_reader(new)
         finally:
+            os.close(new)
             os.close(new_writing)
 
 
@@ -180,11 +184,12 @@ def test_descriptor_with_a_reused_number_does_not_get_the_old_callback(loop):
 def test_reader_added_for_a_reused_number_is_called(loop, turns):
     # The best known bug of event loops is a number that is poisoned once it was closed by others.
     seen = []
-    with pipe_pair() as (old, _):
+    with Pipe() as pipe:
+        old = pipe.reading
         loop.add_reader(old, seen.append, "old")
         for _ in range(turns):
             poll(loop)
-        os.close(old)
+        pipe.close(old)
         new, new_writing = os.pipe()
         try:
             assert new == old
@@ -194,6 +199,7 @@ def test_reader_added_for_a_reused_number_is_called(loop, turns):
             assert set(seen) == {"new"}
             assert loop.remove_reader(new)
         finally:
+            os.close(new)
             os.close(new_writing)
 
 

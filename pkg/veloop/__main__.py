@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import sys
@@ -84,6 +85,7 @@ def alone(option: str) -> int:
     if option == "--demo":
         from ._main import demo
 
+        print(version())
         return demo.main()
     print(USAGE + HELP if option == "--help" else version(), end="")
     return 0
@@ -106,7 +108,7 @@ def accelerated() -> bool:
     if os.environ.get("VELOOP_PURE", "0") not in ("", "0"):
         return False
     try:
-        from . import _speedups  # type: ignore[attr-defined]  # noqa: F401
+        importlib.import_module("._speedups", __package__)
     except ImportError:
         return False
     return True
@@ -119,4 +121,6 @@ def bad_usage(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status:  # no SystemExit without need: `python -i` would show it
+        sys.exit(status)

@@ -26,10 +26,20 @@ def extract_stack(frame: Any) -> traceback.StackSummary:
     return stack
 
 
+def trace(handle: Handle | TimerHandle, depth: int) -> None:
+    """Remember, in debug mode, who scheduled this: `depth` frames above the caller."""
+    handle._source_traceback = extract_stack(sys._getframe(depth + 1))
+
+
 class Handle(asyncio.Handle):
     """What loop.call_soon() returns: an asyncio.Handle."""
 
     __slots__ = ()
+
+    _args: tuple[Any, ...]
+    _callback: Callable[..., object]
+    _context: contextvars.Context
+    _source_traceback: traceback.StackSummary | None
 
     def __init__(
         self,
@@ -46,15 +56,16 @@ class Handle(asyncio.Handle):
         self._repr = None
         self._source_traceback = None
 
-    def _trace(self, depth: int) -> None:
-        """Remember, in debug mode, who scheduled this: `depth` frames above the caller."""
-        self._source_traceback = extract_stack(sys._getframe(depth + 1))
-
 
 class TimerHandle(asyncio.TimerHandle):
     """What loop.call_later() and loop.call_at() return: an asyncio.TimerHandle."""
 
     __slots__ = ()
+
+    _args: tuple[Any, ...]
+    _callback: Callable[..., object]
+    _context: contextvars.Context
+    _source_traceback: traceback.StackSummary | None
 
     def __init__(
         self,
@@ -73,5 +84,3 @@ class TimerHandle(asyncio.TimerHandle):
         self._source_traceback = None
         self._when = when
         self._scheduled = False
-
-    _trace = Handle._trace

@@ -12,6 +12,7 @@ An entry names tests and says why. Both files have the same form:
 
 A `*` stands for anything.
 """
+
 import re
 import tomllib
 from dataclasses import dataclass
@@ -19,14 +20,14 @@ from functools import cached_property
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CANDIDATE = 'veloop'    # not_yet.toml is about this package; other loops are measured without it
-NOT_APPLICABLE, NOT_YET = 'n/a', 'not yet'
-REQUIRED = {NOT_APPLICABLE: {'reason', 'in'}, NOT_YET: {'reason', 'in', 'issue'}}
-OPTIONAL = {'tests', 'python', 'implementation'}
+CANDIDATE = "veloop"  # not_yet.toml is about this package; other loops are measured without it
+NOT_APPLICABLE, NOT_YET = "n/a", "not yet"
+REQUIRED = {NOT_APPLICABLE: {"reason", "in"}, NOT_YET: {"reason", "in", "issue"}}
+OPTIONAL = {"tests", "python", "implementation"}
 COMPARE = {
-    '>=': lambda version, bound: version >= bound,
-    '<': lambda version, bound: version < bound,
-    '==': lambda version, bound: version[:len(bound)] == bound,
+    ">=": lambda version, bound: version >= bound,
+    "<": lambda version, bound: version < bound,
+    "==": lambda version, bound: version[: len(bound)] == bound,
 }
 
 
@@ -34,12 +35,12 @@ COMPARE = {
 class Entry:
     """One pattern of the table."""
 
-    verdict: str            # NOT_APPLICABLE or NOT_YET
-    pattern: str            # 'FILE.CLASS.TEST'
+    verdict: str  # NOT_APPLICABLE or NOT_YET
+    pattern: str  # 'FILE.CLASS.TEST'
     reason: str
-    issue: str = ''
-    python: str = ''
-    implementation: str = ''
+    issue: str = ""
+    python: str = ""
+    implementation: str = ""
 
     @cached_property
     def regex(self):
@@ -48,7 +49,7 @@ class Entry:
     @property
     def file(self):
         """The pattern's first part."""
-        return self.pattern.partition('.')[0]
+        return self.pattern.partition(".")[0]
 
     @property
     def bounded(self):
@@ -60,23 +61,23 @@ class Entry:
 
     def applies(self, interpreter):
         """Is the entry for this interpreter?"""
-        return (self.implementation in ('', interpreter.implementation)
-                and all(satisfies(interpreter.version, bound)
-                        for bound in filter(None, self.python.split(','))))
+        return self.implementation in ("", interpreter.implementation) and all(
+            satisfies(interpreter.version, bound) for bound in filter(None, self.python.split(","))
+        )
 
 
 def satisfies(version, bound):
     """Is the version, a tuple, within a bound such as '>=3.12'?"""
-    found = re.fullmatch(r'\s*(>=|<|==)\s*(\d+(?:\.\d+)*)\s*', bound)
+    found = re.fullmatch(r"\s*(>=|<|==)\s*(\d+(?:\.\d+)*)\s*", bound)
     if not found:
-        raise ValueError(f'not a bound on the Python version: {bound!r}')
+        raise ValueError(f"not a bound on the Python version: {bound!r}")
     operator, number = found.groups()
-    return COMPARE[operator](version, tuple(map(int, number.split('.'))))
+    return COMPARE[operator](version, tuple(map(int, number.split("."))))
 
 
 def translate(pattern):
     """Return the regular expression for a pattern; fnmatch's differ between Python versions."""
-    return '.*'.join(map(re.escape, pattern.split('*')))
+    return ".*".join(map(re.escape, pattern.split("*")))
 
 
 def as_list(value):
@@ -85,24 +86,26 @@ def as_list(value):
 
 def read(path, verdict):
     """Yield the entries of one file, one for each pattern."""
-    for number, raw in enumerate(tomllib.loads(path.read_text('utf-8')).get('entry', []), 1):
+    for number, raw in enumerate(tomllib.loads(path.read_text("utf-8")).get("entry", []), 1):
         keys, required = set(raw), REQUIRED[verdict]
         if not required <= keys <= required | OPTIONAL:
-            raise ValueError(f'{path.name}, entry {number}: needs {sorted(required)}, may have '
-                             f'{sorted(OPTIONAL)}, has {sorted(keys)}')
-        details = {key: raw[key] for key in keys - {'in', 'tests'}}
-        for where in as_list(raw['in']):
-            for test in as_list(raw.get('tests', '*')):
-                yield Entry(verdict, f'{where}.{test}', **details)
+            raise ValueError(
+                f"{path.name}, entry {number}: needs {sorted(required)}, may have "
+                f"{sorted(OPTIONAL)}, has {sorted(keys)}"
+            )
+        details = {key: raw[key] for key in keys - {"in", "tests"}}
+        for where in as_list(raw["in"]):
+            for test in as_list(raw.get("tests", "*")):
+                yield Entry(verdict, f"{where}.{test}", **details)
 
 
 class Table:
     """The entries that apply to one interpreter and loop."""
 
     def __init__(self, interpreter, folder=HERE):
-        entries = list(read(folder / 'not_applicable.toml', NOT_APPLICABLE))
+        entries = list(read(folder / "not_applicable.toml", NOT_APPLICABLE))
         if interpreter.package == CANDIDATE:
-            entries += read(folder / 'not_yet.toml', NOT_YET)
+            entries += read(folder / "not_yet.toml", NOT_YET)
         self.entries = [entry for entry in entries if entry.applies(interpreter)]
         self.files = sorted(file for file in interpreter.files if not self.leaves_out(file))
 
@@ -116,7 +119,7 @@ class Table:
 
     def leaves_out(self, file):
         """Is the whole file left out?  Then it isn't even loaded."""
-        return any(entry.matches(file + '.*') for entry in self.of(NOT_APPLICABLE))
+        return any(entry.matches(file + ".*") for entry in self.of(NOT_APPLICABLE))
 
     def find(self, name, verdict):
         """Return the entry for a test, or None."""
@@ -124,5 +127,8 @@ class Table:
 
     def about(self, files):
         """Return the entries about these files."""
-        return [entry for entry in self.entries
-                if any(re.fullmatch(translate(entry.file), file) for file in files)]
+        return [
+            entry
+            for entry in self.entries
+            if any(re.fullmatch(translate(entry.file), file) for file in files)
+        ]

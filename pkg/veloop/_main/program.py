@@ -63,8 +63,9 @@ def run_command(source: str, args: list[str]) -> None:
         source = textwrap.dedent(source)
     with _Outermost():
         code = compile(source, "<string>", "exec", dont_inherit=True)
-        if hasattr(linecache, "_register_code"):  # tracebacks show the code since 3.13
-            linecache._register_code(code, source, "<string>")
+        if sys.version_info >= (3, 13):  # since then, tracebacks show the code
+            key = code if hasattr(linecache, "_getlines_from_code") else "<string>"
+            linecache._register_code(key, source, "<string>")  # type: ignore[attr-defined]
         exec(code, names)
 
 
@@ -117,6 +118,8 @@ def _new_main(file: str | None = None, loader: Any = BuiltinImporter) -> dict[st
         if sys.version_info < (3, 15):
             names["__cached__"] = None
     sys.modules["__main__"] = main
+    if "__mp_main__" in sys.modules:  # what multiprocessing calls it
+        sys.modules["__mp_main__"] = main
     return names
 
 
@@ -134,7 +137,7 @@ class _Outermost:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if exc is None or isinstance(exc, SystemExit):
+        if exc is None or (isinstance(exc, SystemExit) and not sys.flags.inspect):
             return
         while tb is not None and tb.tb_frame.f_globals is globals():
             tb = tb.tb_next

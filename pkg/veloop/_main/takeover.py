@@ -27,7 +27,7 @@ def use_veloop() -> object:
     return _use_in_children()
 
 
-def _instead_of(stock: type) -> Callable[..., object]:
+def _instead_of(stock: type[Any]) -> Callable[..., object]:
     def __new__(cls: type, *args: Any, **kwargs: Any) -> object:
         given = [arg for arg in (*args, *kwargs.values()) if arg is not None]
         if cls is stock and not given:

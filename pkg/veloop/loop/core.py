@@ -17,16 +17,18 @@ from asyncio import base_events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from .._uv import lib
 from .._uv.events import Driver, drop
-from ..events import Handle, TimerHandle
+from ..events import Handle, TimerHandle, trace
 from . import debug, executor
 from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
 from .signals import Signals
 from .timers import Timers
+
+Ts = TypeVarTuple("Ts")
 
 _monotonic = time.monotonic
 vl_loop_run = lib.vl_loop_run
@@ -46,7 +48,7 @@ class Core(asyncio.AbstractEventLoop):
         self._closed = False
         self._stopping = False
         self._thread_id: int | None = None
-        self._ready: deque[asyncio.Handle] = deque()
+        self._ready: deque[Handle] = deque()
         self._due: deque[TimerHandle] = deque()
         self._timers = Timers()
         self._driver = Driver()
@@ -54,7 +56,7 @@ class Core(asyncio.AbstractEventLoop):
         self._executor = DefaultExecutor(self)
         self._task_factory: Callable[..., Any] | None = None
         self._exception_handler: Callable[..., object] | None = None
-        self._current_handle: asyncio.Handle | None = None
+        self._current_handle: Handle | TimerHandle | None = None
         self._origin_tracking = debug.OriginTracking()
         self._asyncgens = AsyncGenerators(self)
         self.slow_callback_duration = 0.1
@@ -69,7 +71,7 @@ class Core(asyncio.AbstractEventLoop):
     def __del__(self) -> None:
         if getattr(self, "_closed", True):
             return
-        warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+        warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, stacklevel=2, source=self)
         if not self.is_running():
             self.close()
 
@@ -128,7 +130,7 @@ class Core(asyncio.AbstractEventLoop):
                     handle = ready.popleft()
                     if not handle._cancelled:
                         try:
-                            handle._context.run(handle._callback, *handle._args)  # type: ignore
+                            handle._context.run(handle._callback, *handle._args)
                         except (SystemExit, KeyboardInterrupt):
                             raise
                         except BaseException as exc:
@@ -154,14 +156,14 @@ class Core(asyncio.AbstractEventLoop):
             return -1.0
         return max(0.0, min(when - self.time(), _LONGEST_SLEEP))
 
-    def _run_handle(self, handle: asyncio.Handle) -> None:
+    def _run_handle(self, handle: Handle | TimerHandle) -> None:
         try:
             if handle._cancelled:
                 return
             if self._debug:
                 debug.run_handle(self, handle)
             else:
-                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+                handle._context.run(handle._callback, *handle._args)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -169,7 +171,7 @@ class Core(asyncio.AbstractEventLoop):
         finally:
             del handle  # see debug.run_handle
 
-    def _callback_failed(self, handle: asyncio.Handle, exc: BaseException) -> None:
+    def _callback_failed(self, handle: Handle | TimerHandle, exc: BaseException) -> None:
         what = debug.format_callback(handle._callback, handle._args)
         context: dict[str, Any] = {
             "message": f"Exception in callback {what}",
@@ -255,8 +257,8 @@ class Core(asyncio.AbstractEventLoop):
 
     def call_soon(
         self,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> Handle:
         """Call callback(*args) in the next turn."""
@@ -268,8 +270,8 @@ class Core(asyncio.AbstractEventLoop):
 
     def call_soon_threadsafe(
         self,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> Handle:
         """call_soon() from any thread, and from signal handlers: wakes the loop."""
@@ -293,15 +295,15 @@ class Core(asyncio.AbstractEventLoop):
             debug.check_thread(self._thread_id)
         debug.check_callback(callback, method)
         handle = Handle(callback, args, self, context)
-        handle._trace(2)
+        trace(handle, 2)
         self._ready.append(handle)
         return handle
 
     def call_later(
         self,
         delay: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> TimerHandle:
         """Call callback(*args) after `delay` seconds, never sooner."""
@@ -312,8 +314,8 @@ class Core(asyncio.AbstractEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> TimerHandle:
         """Call callback(*args) when time() reaches `when`, never sooner."""
@@ -337,7 +339,7 @@ class Core(asyncio.AbstractEventLoop):
         if self._debug:
             debug.check_thread(self._thread_id)
             debug.check_callback(callback, "call_at")
-            timer._trace(2)
+            trace(timer, 2)
         self._timers.add(timer)
         return timer
 
@@ -408,7 +410,7 @@ class Core(asyncio.AbstractEventLoop):
             debug.check_callback(func, "run_in_executor")
         return executor.run_in_executor(self, executor_, func, args)
 
-    def set_default_executor(self, executor: Executor) -> None:  # type: ignore[override]
+    def set_default_executor(self, executor: Executor) -> None:
         """Set the executor, a ThreadPoolExecutor, that run_in_executor(None, ...) uses."""
         self._executor.set(executor)
 
@@ -448,7 +450,7 @@ class Core(asyncio.AbstractEventLoop):
 
     # ---------------------------------------------------------------------------- signals
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call callback(*args) in the loop when the signal arrives. Main thread only."""
         self._signals.add(sig, callback, args)
 

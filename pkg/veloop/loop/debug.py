@@ -9,10 +9,12 @@ import os
 import sys
 import threading
 import traceback
+from asyncio import format_helpers
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._uv.events import Target, drop
+from ..events import Handle, TimerHandle
 
 if TYPE_CHECKING:
     from .core import Core
@@ -44,9 +46,9 @@ def check_thread(thread_id: int | None) -> None:
         )
 
 
-def format_callback(callback: object, args: object) -> str:
+def format_callback(callback: object, args: Any) -> str:
     """'name(args) at file:line', as asyncio's log messages have it."""
-    return str(asyncio.format_helpers._format_callback_source(callback, args))
+    return str(format_helpers._format_callback_source(callback, args))
 
 
 class OriginTracking:
@@ -69,7 +71,7 @@ class OriginTracking:
             self._saved = None
 
 
-def run_handle(loop: Core, handle: asyncio.Handle) -> None:
+def run_handle(loop: Core, handle: Handle | TimerHandle) -> None:
     """Run a handle in debug mode: time it and say so when it took too long."""
     loop._current_handle = handle
     try:
@@ -86,7 +88,7 @@ def run_handle(loop: Core, handle: asyncio.Handle) -> None:
 
 
 def run_all(loop: Core) -> None:
-    """A turn's callbacks, I/O events and timers, each of them timed: see Core._run_until_stopped."""
+    """One turn, as in Core._run_until_stopped, with each call timed."""
     for _ in range(len(loop._ready)):
         loop._run_handle(loop._ready.popleft())
     driver = loop._driver
@@ -113,7 +115,7 @@ def _slow(what: str, took: float) -> None:
     logger.warning("Executing %s took %.3f seconds", what, took)
 
 
-def _describe(handle: asyncio.Handle) -> str:
+def _describe(handle: Handle | TimerHandle) -> str:
     callback = handle._callback
     owner = getattr(callback, "__self__", None)
     if isinstance(owner, asyncio.Task):
@@ -157,10 +159,11 @@ def _in_context_of(context: dict[str, Any], handler: Callable[..., object], loop
     """Call the handler in the contextvars context of what failed, where that is known."""
     thing = context.get("task") or context.get("future") or context.get("handle")
     get_context = getattr(thing, "get_context", None)
-    if get_context is None and isinstance(thing, asyncio.Handle):
+    ctx: Any = None
+    if get_context is not None:
+        ctx = get_context()
+    elif isinstance(thing, (Handle, TimerHandle)):
         ctx = thing._context  # Handle.get_context came with Python 3.12
-    else:
-        ctx = get_context() if get_context is not None else None
     if ctx is not None and hasattr(ctx, "run"):
         ctx.run(handler, loop, context)
     else:
@@ -186,7 +189,7 @@ def default_exception_handler(loop: Core, context: dict[str, Any]) -> None:
             value = repr(value)
         lines.append(f"{key}: {value}")
     exc_info = (type(exc), exc, exc.__traceback__) if exc is not None else False
-    logger.error("\n".join(lines), exc_info=exc_info)  # type: ignore[arg-type]
+    logger.error("\n".join(lines), exc_info=exc_info)
 
 
 def _format_stack(stack: traceback.StackSummary) -> str:

@@ -102,16 +102,22 @@ async def getaddrinfo(
     type: int,
     proto: int,
     flags: int,
-) -> list[AddrInfo]:
+) -> list[Any]:
+    node: Any
     if isinstance(host, str):
-        node = host.encode("idna") if not host.isascii() else host.encode()
+        node = host.encode("idna")  # what the socket module does, with its errors
     elif host is None or isinstance(host, bytes):
         node = host
     else:
-        # The error is the socket module's: it is the one that people know.
+        return socket.getaddrinfo(host, port, family, type, proto, flags)  # raises TypeError
+    if not node or is_numeric(node.decode("latin-1")):
         return socket.getaddrinfo(host, port, family, type, proto, flags)
-    if not node or is_numeric(node.decode("latin-1")) or b"\0" in node or len(node) > 255:
-        return socket.getaddrinfo(host, port, family, type, proto, flags)
+    if not node.isascii() or b"\0" in node or len(node) > 255:
+        # libuv would read these bytes otherwise than the system does.
+        lookup = loop.run_in_executor(
+            None, socket.getaddrinfo, host, port, family, type, proto, flags
+        )
+        return list(await lookup)
     request = Request(loop)
     ident = lib.vl_getaddrinfo(
         loop._driver.pointer, node, _service(port), family, type, proto, flags

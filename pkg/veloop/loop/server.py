@@ -33,13 +33,12 @@ _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Listener:
     """Accepts the connections of one listening socket of a server."""
 
-    __slots__ = ("_context", "_handle", "_ident", "_loop", "_retry", "_server", "_sock")
+    __slots__ = ("_handle", "_ident", "_loop", "_retry", "_server", "_sock")
 
     def __init__(self, server: Server, sock: socket.socket, backlog: int) -> None:
         self._server = server
         self._sock = sock
         self._loop = loop = server._loop
-        self._context = contextvars.copy_context()
         self._retry: asyncio.TimerHandle | None = None
         driver = loop._driver
         batch = min(max(backlog, 1), _BATCH_MAX)
@@ -57,7 +56,7 @@ class Listener:
         handle = ffi.cast("vl_handle_t *", a)
         slab = self._loop._driver.slab
         end = b + 2 + sum(slab[b : b + 2])
-        self._server._accepted(handle, slab[b:end], self._context.copy())
+        self._server._accepted(handle, slab[b:end])
 
     def _on_error(self, exc: BaseException) -> None:
         """accept() failed; the shim has paused this listener."""
@@ -101,6 +100,8 @@ class Server(asyncio.Server):
         backlog: int,
     ) -> None:
         self._loop = loop
+        # All callbacks of a connection run in one copy of it, as in CPython 3.15.
+        self._context = contextvars.copy_context()
         self._sockets: list[socket.socket] | None = sockets
         self._listeners: list[Listener] = []
         self._protocol_factory = protocol_factory
@@ -116,9 +117,10 @@ class Server(asyncio.Server):
 
     # --------------------------------------------------------------------- the connections
 
-    def _accepted(self, handle: Any, addresses: bytes, context: contextvars.Context) -> None:
+    def _accepted(self, handle: Any, addresses: bytes) -> None:
         """A connection came, as an open stream handle."""
         loop = self._loop
+        context = self._context.copy()
         protocol = None
         try:
             protocol = context.run(self._protocol_factory)

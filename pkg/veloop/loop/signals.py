@@ -14,6 +14,7 @@ import inspect
 import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,13 @@ def _noop(signum: int, frame: object) -> None:
 
 
 class Signals:
-    __slots__ = ("_loop", "_pair", "_saved", "handlers")
+    __slots__ = ("_before", "_loop", "_pair", "_running", "handlers")
 
     def __init__(self, loop: Core) -> None:
         self._loop = loop
         self._pair: tuple[socket.socket, socket.socket] | None = None
-        self._saved: int | None = None  # the wakeup descriptor that was set when we entered
+        self._before: int | None = None  # the wakeup descriptor of before we took it
+        self._running = False  # in the main thread
         self.handlers: dict[int, Handle] = {}
 
     # ------------------------------------------------------------ the wakeup descriptor
@@ -54,26 +56,41 @@ class Signals:
             self._pair = reader, writer
         return self._pair[1].fileno()
 
-    def _is_main_thread(self) -> bool:
-        # threading.main_thread() is another one in an embedded interpreter; signal decides.
-        try:
-            signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
-        except ValueError:
+    def _take(self) -> bool:
+        """Have the wakeup descriptor, and remember whose it was; False outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
             return False
+        ours = self._write_end()
+        try:
+            before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        except ValueError:  # the main thread of an interpreter that is not the main one
+            return False
+        if before != ours:
+            self._before = before
         return True
+
+    def _give_back(self) -> None:
+        """Nothing needs the wakeup descriptor any more: let the program have it again."""
+        if self._running or self.handlers or self._before is None:
+            return
+        before, self._before = self._before, None
+        try:
+            current = signal.set_wakeup_fd(before)
+            if self._pair is None or current != self._pair[1].fileno():
+                signal.set_wakeup_fd(current)  # somebody else has taken it meanwhile
+        except (ValueError, OSError) as exc:
+            logger.info("set_wakeup_fd(%d) failed: %s", before, exc)
+            signal.set_wakeup_fd(-1)
 
     def enter(self) -> None:
         """run_forever begins: from here on every signal ends the loop's sleep."""
-        if not self._is_main_thread():
-            return
-        saved = signal.set_wakeup_fd(self._write_end(), warn_on_full_buffer=False)
-        self._saved = -1 if saved == self._pair[1].fileno() else saved  # type: ignore[index]
+        self._running = self._take()
 
     def leave(self) -> None:
         """run_forever ends. With handlers installed signals go on to be noted for the next run."""
-        saved, self._saved = self._saved, None
-        if saved is not None and not self.handlers:
-            signal.set_wakeup_fd(saved)
+        if self._running:
+            self._running = False
+            self._give_back()
 
     def _on_event(self, kind: int, size: int, offset: int) -> None:
         loop = self._loop
@@ -94,12 +111,11 @@ class Signals:
         _check_signal(sig)
         loop = self._loop
         loop._check_closed()
-        if not self._is_main_thread():
+        if not self._take():
             raise RuntimeError(
                 f"add_signal_handler({sig!r}): set_wakeup_fd only works in main thread "
                 "of the main interpreter"
             )
-        signal.set_wakeup_fd(self._write_end(), warn_on_full_buffer=False)
         handle = Handle(callback, args, loop)
         before = self.handlers.get(sig)
         self.handlers[sig] = handle
@@ -111,7 +127,7 @@ class Signals:
                 del self.handlers[sig]
             else:
                 self.handlers[sig] = before
-            self._release()
+            self._give_back()
             if exc.errno == errno.EINVAL:
                 raise RuntimeError(f"sig {sig} cannot be caught") from None
             raise
@@ -127,17 +143,8 @@ class Signals:
             if exc.errno == errno.EINVAL:
                 raise RuntimeError(f"sig {sig} cannot be caught") from None
             raise
-        self._release()
+        self._give_back()
         return True
-
-    def _release(self) -> None:
-        """The last handler went. While the loop runs it keeps the descriptor for Ctrl-C."""
-        if self.handlers or self._saved is not None:
-            return
-        try:
-            signal.set_wakeup_fd(-1)
-        except (ValueError, OSError) as exc:
-            logger.info("set_wakeup_fd(-1) failed: %s", exc)
 
     def close(self) -> None:
         if sys.is_finalizing():
@@ -146,6 +153,7 @@ class Signals:
                     f"Closing the loop {self._loop!r} on interpreter shutdown stage, "
                     "skipping signal handlers removal",
                     ResourceWarning,
+                    stacklevel=3,
                     source=self._loop,
                 )
                 self.handlers.clear()

@@ -202,7 +202,8 @@ class StreamTransport(Transport):
             return
         if self._conn_lost:
             return
-        self._maybe_resume_protocol()
+        if self._protocol_paused:
+            self._run(self._maybe_resume_protocol)
         if not self._queued and self._closing and not self._conn_lost:
             self._schedule_end(None)
 

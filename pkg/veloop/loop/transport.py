@@ -158,4 +158,6 @@ class Transport(transports._FlowControlMixin):
 
 
 def warn_unclosed(transport: Transport) -> None:
-    warnings.warn(f"unclosed transport {transport!r}", ResourceWarning, source=transport)
+    warnings.warn(
+        f"unclosed transport {transport!r}", ResourceWarning, stacklevel=3, source=transport
+    )

@@ -1,0 +1,219 @@
+"""What the TCP tests share: transports made in every way there is, servers, awkward addresses.
+
+`run` is bounded, so that what hangs fails its own test and not the session.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import struct
+
+from helpers import PATIENCE, RecordingProtocol, listening_socket, tcp_pair
+
+# The ways to get a transport: from a server, by connecting, over a socket of the application's.
+WAYS = ("accepted", "connected", "given")
+
+HOST = "127.0.0.1"
+
+
+def run(loop, awaitable):
+    """The result of the awaitable on this loop; TimeoutError if it takes far too long."""
+
+    async def bounded():
+        async with asyncio.timeout(PATIENCE):
+            return await awaitable
+
+    return loop.run_until_complete(bounded())
+
+
+async def turns(count=3):
+    """Let the loop take that many turns."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition):
+    """Take turns until the condition holds; `run` bounds it."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def in_executor(function, *args):
+    """Call what blocks in a thread while the loop goes on."""
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+def address(server):
+    """Where the first socket of a server listens, without IPv6's extras."""
+    return server.sockets[0].getsockname()[:2]
+
+
+# ------------------------------------------------------------ servers and transports
+
+
+@contextlib.asynccontextmanager
+async def serving(loop, factory=None, host=HOST, port=0, **kwargs):
+    """(server, protocols it made so far). At the end both are gone, whatever happened.
+
+    Where the application brings sock=, host and port are None.
+    """
+    protocols = []
+
+    def make():
+        protocol = (factory or (lambda: RecordingProtocol(loop)))()
+        protocols.append(protocol)
+        return protocol
+
+    if "sock" in kwargs:
+        host = port = None
+    server = await loop.create_server(make, host, port, **kwargs)
+    try:
+        yield server, protocols
+    finally:
+        server.close()
+        for protocol in protocols:
+            transport = getattr(protocol, "transport", None)
+            if transport is not None:
+                transport.abort()
+        await turns()
+        await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def wired(loop, factory=None, way="accepted"):
+    """(transport, protocol, peer): a transport and the raw, blocking socket at its other end.
+
+    The factory makes RecordingProtocols, or what has their `connected`.
+    """
+    factory = factory or (lambda: RecordingProtocol(loop))
+    async with contextlib.AsyncExitStack() as stack:
+        if way == "accepted":
+            server, protocols = await stack.enter_async_context(serving(loop, factory))
+            peer = stack.enter_context(socket.create_connection(address(server), PATIENCE))
+            await until(lambda: protocols)
+            protocol = protocols[0]
+            transport = await protocol.connected
+        elif way == "connected":
+            with listening_socket() as listener:
+                transport, protocol = await loop.create_connection(factory, *listener.getsockname())
+                peer = stack.enter_context(listener.accept()[0])
+        else:
+            with tcp_pair() as (client, server_side):
+                peer = stack.enter_context(client.dup())
+                mine = server_side.dup()
+            transport, protocol = await loop.connect_accepted_socket(factory, mine)
+        peer.settimeout(PATIENCE)
+        try:
+            yield transport, protocol, peer
+        finally:
+            transport.abort()
+            await turns()
+
+
+@contextlib.asynccontextmanager
+async def linked(loop, client_factory=None, server_factory=None):
+    """(client protocol, server protocol): both ends of a connection on the loop."""
+    async with serving(loop, server_factory) as (server, protocols):
+        transport, protocol = await loop.create_connection(
+            client_factory or (lambda: RecordingProtocol(loop)), *address(server)
+        )
+        try:
+            await until(lambda: protocols)
+            await protocols[0].connected
+            yield protocol, protocols[0]
+        finally:
+            transport.abort()
+            await turns()
+
+
+# ------------------------------------------------------------ awkward peers and addresses
+
+
+def reset(sock):
+    """Close a TCP socket so that the other end gets ECONNRESET."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@contextlib.contextmanager
+def hanging_address():
+    """An address that neither accepts nor refuses: its queue of connections is full (Linux)."""
+    with listening_socket(backlog=0) as listener:
+        where = listener.getsockname()
+        with socket.create_connection(where, PATIENCE):
+            yield where
+
+
+@contextlib.contextmanager
+def unused_addresses(family, count):
+    """That many addresses, all different, that refuse connections as long as the block lasts."""
+    with contextlib.ExitStack() as stack:
+        addresses = []
+        for _ in range(count):
+            holder = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            holder.bind(("::1" if family == socket.AF_INET6 else HOST, 0))
+            addresses.append(holder.getsockname())
+        yield addresses
+
+
+def addrinfo(where):
+    """What getaddrinfo has for a socket address."""
+    family = socket.AF_INET6 if len(where) == 4 else socket.AF_INET
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", where
+
+
+def resolve_to(loop, names):
+    """Give the loop a resolver: {host: socket addresses}. Applications do that too."""
+
+    async def getaddrinfo(host, port, *, family=0, type=0, proto=0, flags=0):
+        return [addrinfo(where) for where in names[host]]
+
+    loop.getaddrinfo = getaddrinfo
+
+
+# ------------------------------------------------------------ descriptors
+
+
+class Canaries:
+    """Descriptors that take the numbers that were just freed.
+
+    Whoever closes such a number once more, or still writes to it, is caught by `check`.
+    """
+
+    def __init__(self, count=8):
+        self._pairs = [socket.socketpair() for _ in range(count)]
+        self._identities = {}
+        for sock in self._sockets():
+            sock.setblocking(False)
+            self._identities[sock.fileno()] = os.fstat(sock.fileno()).st_ino
+
+    def _sockets(self):
+        return [sock for pair in self._pairs for sock in pair]
+
+    @property
+    def numbers(self):
+        return set(self._identities)
+
+    def check(self):
+        for number, inode in self._identities.items():
+            try:
+                assert os.fstat(number).st_ino == inode, f"{number} is another file now"
+            except OSError as exc:
+                assert exc.errno == errno.EBADF
+                raise AssertionError(f"{number} was closed by somebody else") from None
+        for sock in self._sockets():
+            try:
+                data = sock.recv(1 << 16)
+            except BlockingIOError:
+                continue
+            raise AssertionError(f"somebody wrote {data!r} to {sock}, or shut it down")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        for sock in self._sockets():
+            with contextlib.suppress(OSError):
+                sock.close()

@@ -1,0 +1,808 @@
+"""__main__.py, _main/program.py, _main/takeover.py: python -m veloop runs programs as python does.
+
+Most tests run a program twice, with `python PROGRAM` and with `python -m veloop PROGRAM`, and want
+the same stdout, the same stderr and the same exit status.
+"""
+
+import os
+import py_compile
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from children import script_env
+from helpers import PATIENCE, PYPY, WINDOWS, import_veloop
+
+# Every test starts interpreters.
+pytestmark = pytest.mark.slow
+
+VELOOP = ("-m", "veloop")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory, and a function that writes files into it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path, source):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(source), "utf-8")
+
+
+def python(*args, env=None, stdin=""):
+    """Run the interpreter in the working directory; CompletedProcess with text output."""
+    return subprocess.run(
+        [sys.executable, *args],
+        env=script_env("veloop", **(env or {})),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def veloop(*args, **kwargs):
+    return python(*VELOOP, *args, **kwargs)
+
+
+def check_same(*program, options=(), env=None, stdin="", clean=lambda text: text):
+    """Run a program under both; the outcome, which must be the same."""
+    plain = python(*options, *program, env=env, stdin=stdin)
+    ours = python(*options, *VELOOP, *program, env=env, stdin=stdin)
+    assert clean(ours.stdout) == clean(plain.stdout)
+    assert clean(without_addresses(ours.stderr)) == clean(without_addresses(plain.stderr))
+    assert ours.returncode == plain.returncode
+    return ours
+
+
+def without_addresses(text):
+    return re.sub(r"\bat 0x[0-9a-fA-F]+", "at 0x...", text)
+
+
+def without_carets(text):
+    return re.sub(r"(?m)^ *[~^]+\n", "", text)
+
+
+def without_loop_frames(text):
+    """A traceback without what is in asyncio's and in veloop's files."""
+    pattern = r'  File "[^"]*[/\\](asyncio|veloop)[/\\][^\n]*\n(    [^\n]*\n)*'
+    return re.sub(pattern, "", text)
+
+
+# ------------------------------------------------------------ the same as python
+
+# name -> (source of prog.py, a text that must be in its output or None, exit status)
+SCRIPTS = {
+    "nothing": ("", None, 0),
+    "output": ("print('hello')", "hello", 0),
+    "exception": (
+        """
+        def deep(n):
+            if n == 0:
+                raise ValueError("at the bottom")
+            deep(n - 1)
+        deep(3)
+        """,
+        "ValueError: at the bottom",
+        1,
+    ),
+    "exception with a cause": (
+        """
+        try:
+            {}["key"]
+        except KeyError as exc:
+            raise RuntimeError("second") from exc
+        """,
+        "direct cause",
+        1,
+    ),
+    "exception group": (
+        """
+        def fail(exc):
+            raise exc
+        errors = []
+        for exc in ValueError(1), TypeError(2):
+            try:
+                fail(exc)
+            except Exception as error:
+                errors.append(error)
+        raise ExceptionGroup("several", errors)
+        """,
+        "ExceptionGroup: several",
+        1,
+    ),
+    "exception of C code": ("import json; json.loads('[')", "JSONDecodeError", 1),
+    "exit with a number": ("import sys; print('out'); sys.exit(3)", "out", 3),
+    "exit with a text": ("raise SystemExit('text of the exit')", "text of the exit", 1),
+    "exit without a value": ("import sys; sys.exit()", None, 0),
+    "exit while handling": (
+        """
+        try:
+            1 / 0
+        finally:
+            raise SystemExit(4)
+        """,
+        None,
+        4,
+    ),
+    "hard exit": ("import os, sys; print('out'); sys.stdout.flush(); os._exit(5)", "out", 5),
+    "syntax error": ("x = 1\ndef f(:\n    pass\n", "SyntaxError", 1),
+    "indentation error": ("if 1:\nx = 1\n", "IndentationError", 1),
+    "syntax error in a module": ("import broken", "SyntaxError", 1),
+    "missing module": ("import nosuchmodule", "nosuchmodule", 1),
+    "unraisable": (
+        """
+        class Bad:
+            def __del__(self):
+                raise ValueError("in the finalizer")
+        Bad()
+        import gc; gc.collect()
+        print("still here")
+        """,
+        "still here",
+        0,
+    ),
+    "unraisable at exit": (
+        """
+        class Bad:
+            def __del__(self):
+                raise ValueError("in the finalizer")
+        bad = Bad()
+        """,
+        None,
+        0,
+    ),
+    "exception in a thread": (
+        """
+        import threading
+        def fail():
+            raise ValueError("in the thread")
+        thread = threading.Thread(target=fail, name="T")
+        thread.start()
+        thread.join()
+        """,
+        "in the thread",
+        0,
+    ),
+    "thread that outlives the main thread": (
+        """
+        import threading
+        event = threading.Event()
+        def wait():
+            threading.main_thread().join()
+            print("last")
+        threading.Thread(target=wait).start()
+        raise ValueError("first")
+        """,
+        "last",
+        1,
+    ),
+    "exit handlers": (
+        """
+        import atexit, sys
+        atexit.register(lambda: print("bye", sys.excepthook is sys.__excepthook__))
+        raise ValueError("before")
+        """,
+        "bye True",
+        1,
+    ),
+    "exception hook": (
+        """
+        import sys, traceback
+        def hook(kind, value, tb):
+            print(kind, value, traceback.extract_tb(tb), value.__traceback__ is tb)
+            print(sys.last_value is value, sys.last_traceback is tb, sys.excepthook is hook)
+        sys.excepthook = hook
+        def fail():
+            raise ValueError("for the hook")
+        fail()
+        """,
+        "True True True",
+        1,
+    ),
+    "exception hook that exits": (
+        """
+        import sys
+        def hook(*args):
+            sys.exit(7)
+        sys.excepthook = hook
+        raise ValueError
+        """,
+        None,
+        7,
+    ),
+    "no exception hook": ("import sys; del sys.excepthook; 1 / 0", "hook is missing", 1),
+    "import __main__": (
+        """
+        import __main__, sys
+        x = 42
+        print(__main__.x, __main__ is sys.modules["__main__"], vars(__main__) is globals())
+        """,
+        "42 True True",
+        0,
+    ),
+    "names of the main module": (
+        """
+        print({name: value for name, value in globals().items() if name != "__loader__"})
+        print(type(__loader__).__name__, __loader__.name, __loader__.path)
+        """,
+        "'__spec__': None",
+        0,
+    ),
+    "argv and path": (
+        "import sys; print(sys.argv, sys.path, sys.flags, sys.dont_write_bytecode)",
+        "['prog.py']",
+        0,
+    ),
+    "module beside the script": ("import beside; print(beside.__file__)", "beside.py", 0),
+    "pickling": (
+        """
+        import pickle
+        class Point:
+            def __init__(self, x): self.x = x
+        data = pickle.dumps(Point(3))
+        print(b"__main__" in data, pickle.loads(data).x, Point)
+        """,
+        "True 3 <class '__main__.Point'>",
+        0,
+    ),
+    "annotations and docstring": (
+        '"""The doc."""\nx: int = 1\nprint(__doc__, __annotations__)',
+        "The doc.",
+        0,
+    ),
+    "future import": (
+        "from __future__ import annotations\ndef f(x: nosuch): pass\nprint(f.__annotations__)",
+        "nosuch",
+        0,
+    ),
+    "no future import": ("def f(x: 1 + 1): pass\nprint(f.__annotations__)", "{'x': 2}", 0),
+    "warning": ("import warnings\nwarnings.warn('careful')\nprint('after')", "careful", 0),
+    "warning of the compiler": ("x = 1\nprint(x is 1)", "SyntaxWarning", 0),
+    "encoding declaration": ("# -*- coding: latin-1 -*-\nprint(ascii('\xe4'))", "xc3", 0),
+    "main guard": ("if __name__ == '__main__': print('guarded')", "guarded", 0),
+    "exec in the script": ("exec(compile('1/0', 'made-up', 'exec'))", "made-up", 1),
+    "stdin is the program's": ("import sys; print(sys.stdin.read())", "", 0),
+    "assert": ("assert 1 > 2, 'impossible'", "impossible", 1),
+    "KeyboardInterrupt": ("raise KeyboardInterrupt('by hand')", "KeyboardInterrupt", None),
+    "GeneratorExit": ("raise GeneratorExit", "GeneratorExit", 1),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script(folder, name):
+    source, expected, status = SCRIPTS[name]
+    write("prog.py", source)
+    write("broken.py", "def f(:\n")
+    write("beside.py", "")
+    done = check_same("prog.py")
+    if expected is not None:
+        assert expected in done.stdout + done.stderr
+    if status is not None:
+        assert done.returncode == status
+    assert "veloop" not in done.stderr
+    assert "runpy" not in done.stderr
+
+
+PRINT_ARGV = "import sys; print(sys.argv, __name__, sys.path[0])"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["a", "b c", ""],
+        ["-c", "print(1)"],
+        ["-m", "json.tool"],
+        ["--help"],
+        ["--version"],
+        ["--demo", "--"],
+        ["-"],
+    ],
+    ids=" ".join,
+)
+def test_arguments_after_the_script_are_its_own(folder, args):
+    write("prog.py", PRINT_ARGV)
+    assert repr(["prog.py", *args]) in check_same("prog.py", *args).stdout
+
+
+def test_script_in_another_folder(folder):
+    write("sub/prog.py", "import beside, sys; print(sys.path[0], __file__); 1 / 0")
+    write("sub/beside.py", "print(__file__)")
+    write("beside.py", "print('the wrong one')")
+    for path in ("sub/prog.py", "./sub/prog.py", "sub/../sub/prog.py", str(folder / "sub/prog.py")):
+        assert "wrong" not in check_same(path).stdout
+
+
+@pytest.mark.skipif(WINDOWS, reason="making a symlink needs a privilege")
+def test_symlink_to_a_script(folder):
+    write("real/prog.py", "import beside, sys; print(sys.path[0], __file__)")
+    write("real/beside.py", "")
+    os.symlink("real/prog.py", "link.py")
+    assert "real" in check_same("link.py").stdout
+
+
+def test_compiled_script(folder):
+    write("prog.py", "import sys\nprint(__file__, type(__loader__))\n1 / 0")
+    py_compile.compile("prog.py", "prog.pyc")
+    py_compile.compile("prog.py", "prog.bin")
+    os.remove("prog.py")
+    assert "SourcelessFileLoader" in check_same("prog.pyc").stdout
+    check_same("prog.bin")
+
+
+def test_missing_script(folder):
+    done = check_same("nosuch.py", "arg")
+    assert done.returncode == 2
+    assert "can't open file" in done.stderr
+
+
+@pytest.mark.skipif(WINDOWS or os.geteuid() == 0, reason="everybody may read everything")
+def test_unreadable_script(folder):
+    write("prog.py", "")
+    os.chmod("prog.py", 0)
+    assert "Permission denied" in check_same("prog.py").stderr
+
+
+def test_folder_with_a_main_module(folder):
+    write("app/__main__.py", PRINT_ARGV + "; import beside; beside.fail()")
+    write("app/beside.py", "def fail(): 1 / 0")
+    done = check_same("app", "arg")
+    assert "['app', 'arg'] __main__" in done.stdout
+    assert done.returncode == 1
+
+
+def test_zip_archive_with_a_main_module(folder):
+    with zipfile.ZipFile("app.zip", "w") as archive:
+        archive.writestr("__main__.py", PRINT_ARGV + "; import beside; beside.fail()")
+        archive.writestr("beside.py", "def fail(): 1 / 0")
+    done = check_same("app.zip", "arg")
+    assert "['app.zip', 'arg'] __main__" in done.stdout
+
+
+def test_folder_without_a_main_module(folder):
+    os.mkdir("app")
+    done = check_same("app")
+    assert done.returncode == 1
+    assert "can't find '__main__' module" in done.stderr
+
+
+# ------------------------------------------------------------ -m
+
+
+@pytest.fixture
+def package(folder):
+    write("app/__init__.py", "print('package', __name__, __import__('sys').argv)")
+    write("app/__main__.py", "from . import other; print('main of', __package__)")
+    write("app/other.py", "value = 1")
+    write("app/inner/__init__.py", "")
+    write(
+        "app/inner/tool.py",
+        """
+        import sys
+        from ..other import value
+        from . import helper
+        if __name__ == "__main__":
+            print(value, helper.value, sys.argv, sys.path[0], __package__, __spec__.name, __file__)
+            if "fail" in sys.argv:
+                helper.fail()
+        """,
+    )
+    write("app/inner/helper.py", "value = 2\ndef fail(): 1 / 0")
+    write("app/inner/broken.py", "def f(:")
+    write("single.py", "import sys; print(sys.argv); sys.exit(6)")
+
+
+@pytest.mark.parametrize(
+    ("args", "expected", "status"),
+    [
+        (["app"], "main of app", 0),
+        (["app.inner.tool", "a", "-m"], "1 2", 0),
+        (["app.inner.tool", "fail"], "ZeroDivisionError", 1),
+        (["single", "a"], "single.py', 'a']", 6),
+        (["app.inner"], "cannot be directly executed", 1),
+        (["app.inner.broken"], "SyntaxError", 1),
+        (["app.nosuch"], "No module named app.nosuch", 1),
+        (["nosuch"], "No module named nosuch", 1),
+        (["single.py"], "['-m']", None),
+        ([".app"], "Relative module names", 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_module(package, args, expected, status):
+    done = check_same("-m", *args)
+    assert expected in done.stdout + done.stderr
+    assert status is None or done.returncode == status
+
+
+def test_module_joined_to_its_option(package):
+    assert check_same("-msingle", "a").returncode == 6
+
+
+# ------------------------------------------------------------ -c
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (PRINT_ARGV, 0),
+        ("def f():\n    raise ValueError('in a function')\nf()", 1),
+        ("x = (", 1),
+        ("", 0),
+        ("import sys; sys.exit('text')", 1),
+        ("print(sorted(globals().items(), key=str))", 0),
+        ("import __main__; x = 1; print(__main__.x)", 0),
+        ("  print('indented')\n  1 / 0", 1),
+        ("print(ascii('\xe4\u20ac'))", 0),
+    ],
+)
+def test_command(folder, code, status):
+    done = check_same("-c", code, "a", "-c", "--help")
+    assert done.returncode == status
+    if code is PRINT_ARGV:
+        assert "['-c', 'a', '-c', '--help'] __main__" in done.stdout
+
+
+def test_command_joined_to_its_option(folder):
+    assert check_same("-cprint(1)").stdout == "1\n"
+
+
+# ------------------------------------------------------------ stdin
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (PRINT_ARGV, 0),
+        ("def f():\n    1 / 0\nf()\n", 1),
+        ("x = (\n", 1),
+        ("", 0),
+        ("import sys\nprint(sys.stdin.read() == '')", 0),
+        ("print({k: v for k, v in globals().items()})", 0),
+    ],
+)
+def test_stdin(folder, code, status):
+    done = check_same("-", "a", "--demo", stdin=code)
+    assert done.returncode == status
+    if code is PRINT_ARGV:
+        assert "['-', 'a', '--demo'] __main__" in done.stdout
+
+
+# ------------------------------------------------------------ options of python
+
+
+@pytest.mark.parametrize(
+    ("options", "source", "status"),
+    [
+        (["-W", "error"], "import warnings; warnings.warn('careful')", 1),
+        (["-W", "error"], "import sys; print(sys.warnoptions)", 0),
+        (["-W", "ignore"], "import warnings; warnings.warn('careful')", 0),
+        (["-W", "error"], "x = 1\nprint(x is 1)", 1),
+        (["-O"], "assert False; print(__debug__)", 0),
+        (["-P"], "import sys; print(sys.path); import beside", 1),
+        (["-X", "dev"], "import sys; print(sys.flags); open('prog.py')", 0),
+        (["-B", "-u"], "import sys; print(sys.flags)", 0),
+    ],
+    ids=str,
+)
+def test_options_of_python(folder, options, source, status):
+    write("prog.py", source)
+    write("beside.py", "")
+    assert check_same("prog.py", options=options).returncode == status
+
+
+def test_safe_path_by_environment(folder):
+    write("app/__main__.py", "import beside, sys; print(sys.path[0])")
+    write("app/beside.py", "")
+    write("prog.py", "import sys; print(sys.path); import app")
+    env = {"PYTHONSAFEPATH": "1"}
+    assert check_same("app", env=env).returncode == 0
+    assert check_same("prog.py", env=env).returncode == 1
+    assert check_same("-c", "import sys; print(sys.path)", env=env).returncode == 0
+    assert check_same("-", env=env, stdin="import sys; print(sys.path)").returncode == 0
+
+
+@pytest.mark.skipif(PYPY, reason="its prompt goes elsewhere")
+@pytest.mark.parametrize("source", ["x = 5", "x = 5; 1 / 0", "x = 5; raise SystemExit(1)"])
+def test_inspect_after_the_program(folder, source):
+    write("prog.py", source)
+    done = check_same("prog.py", options=["-i"], stdin="print(x, __name__)\n")
+    assert "5 __main__" in done.stdout
+
+
+# ------------------------------------------------------------ processes
+
+
+MULTIPROCESSING = """
+import multiprocessing, sys
+
+class Point:
+    def __init__(self, x): self.x = x
+
+def double(point): return Point(2 * point.x)
+
+def show(): print("child", __name__, sys.argv, flush=True)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    with context.Pool(2) as pool:
+        print([point.x for point in pool.map(double, [Point(1), Point(2)])], flush=True)
+    child = context.Process(target=show)
+    child.start()
+    child.join()
+    print(child.exitcode)
+"""
+METHODS = ["spawn"] if WINDOWS else ["spawn", "forkserver", "fork"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_multiprocessing_of_a_script(folder, method):
+    write("prog.py", MULTIPROCESSING.format(method=method))
+    done = check_same("prog.py", "arg")
+    assert "[2, 4]" in done.stdout
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_multiprocessing_of_a_module(folder, method):
+    write("app/__init__.py", "")
+    write("app/prog.py", MULTIPROCESSING.format(method=method))
+    assert "[2, 4]" in check_same("-m", "app.prog", "arg").stdout
+
+
+# ------------------------------------------------------------ signals
+
+
+def interrupted(*args, source):
+    """(exit status, stderr) of a program that got SIGINT when it had printed a line."""
+    write("prog.py", source)
+    with subprocess.Popen(
+        [sys.executable, *args, "prog.py"],
+        env=script_env("veloop"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=PATIENCE)
+        return process.returncode, stderr
+
+
+@pytest.mark.skipif(WINDOWS, reason="no signal can be sent to one process")
+@pytest.mark.parametrize(
+    "source",
+    [
+        # On one line, for nobody knows how far it gets.
+        "import time; print('ready', flush=True); time.sleep(60)",
+        """
+        import asyncio
+        async def main():
+            print("ready", flush=True)
+            await asyncio.sleep(60)
+        asyncio.run(main())
+        """,
+        """
+        import signal
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print("ready", flush=True)
+        signal.pause()
+        """,
+        """
+        import signal, sys
+        signal.signal(signal.SIGINT, lambda *args: sys.exit(9))
+        print("ready", flush=True)
+        signal.pause()
+        """,
+    ],
+    ids=["time.sleep", "asyncio.run", "default action", "own handler"],
+)
+def test_interrupt(folder, source):
+    status, stderr = interrupted(source=source)
+    our_status, our_stderr = interrupted(*VELOOP, source=source)
+    assert our_status == status
+    stderr, our_stderr = map(without_carets, (stderr, our_stderr))
+    assert without_loop_frames(our_stderr) == without_loop_frames(stderr)
+    assert status in (-signal.SIGINT, 9)
+
+
+# ------------------------------------------------------------ asyncio programs
+
+
+def test_traceback_of_an_asyncio_program(folder):
+    write(
+        "prog.py",
+        """
+        import asyncio
+        async def inner():
+            await asyncio.sleep(0)
+            raise ValueError("in a task")
+        async def main():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(inner())
+        asyncio.run(main())
+        """,
+    )
+    done = check_same("prog.py", clean=without_loop_frames)
+    assert "ValueError: in a task" in done.stderr
+    assert done.returncode == 1
+
+
+def test_stream_program(folder):
+    write(
+        "prog.py",
+        """
+        import asyncio
+        async def serve(reader, writer):
+            writer.write((await reader.readline()).upper())
+            await writer.drain()
+            writer.close()
+        async def main():
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            async with server:
+                reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+                writer.write(b"hello\\n")
+                print(await reader.read())
+                writer.close()
+                await writer.wait_closed()
+        asyncio.run(main(), debug=True)
+        """,
+    )
+    assert check_same("prog.py").stdout == "b'HELLO\\n'\n"
+
+
+SHOW = "def show(loop): print(type(loop).__module__.partition('.')[0])\n"
+ASYNC_SHOW = SHOW + "async def main(): show(asyncio.get_running_loop())\n"
+
+# Ways of a program to a loop.
+WAYS = {
+    "run": ASYNC_SHOW + "asyncio.run(main())",
+    "Runner": ASYNC_SHOW + "with asyncio.Runner() as runner: runner.run(main())",
+    "new_event_loop": SHOW + "loop = asyncio.new_event_loop(); show(loop); loop.close()",
+    "SelectorEventLoop": SHOW + "loop = asyncio.SelectorEventLoop(); show(loop); loop.close()",
+    "SelectorEventLoop(None)": SHOW
+    + "loop = asyncio.SelectorEventLoop(None); show(loop); loop.close()",
+    "factory": ASYNC_SHOW
+    + "with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as r: r.run(main())",
+    "in a thread": ASYNC_SHOW
+    + "import threading; t = threading.Thread(target=lambda: asyncio.run(main()));"
+    + "t.start(); t.join()",
+    "unittest": ASYNC_SHOW
+    + "import unittest\n"
+    + "class Test(unittest.IsolatedAsyncioTestCase):\n"
+    + "    async def test(self): await main()\n"
+    + "unittest.TextTestRunner(open(__import__('os').devnull, 'w')).run(Test('test'))",
+}
+if sys.version_info >= (3, 13):
+    WAYS["EventLoop"] = SHOW + "loop = asyncio.EventLoop(); show(loop); loop.close()"
+if sys.version_info < (3, 14):
+    WAYS["get_event_loop"] = (
+        ASYNC_SHOW + "loop = asyncio.get_event_loop_policy().get_event_loop();"
+        "loop.run_until_complete(main()); loop.close()"
+    )
+    WAYS["policy"] = (
+        ASYNC_SHOW + "asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy());"
+        "asyncio.run(main())"
+    )
+if WINDOWS:
+    WAYS["ProactorEventLoop"] = (
+        SHOW + "loop = asyncio.ProactorEventLoop(); show(loop); loop.close()"
+    )
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_program_gets_our_loop(folder, name):
+    write("prog.py", "import asyncio\n" + WAYS[name])
+    done = veloop("prog.py")
+    assert (done.stdout, done.returncode) == ("veloop\n", 0), done.stderr
+    assert python("prog.py").stdout == "asyncio\n"
+
+
+def test_nothing_warns(folder):
+    """Least of all about policies."""
+    done = python("-W", "error", *VELOOP, "-c", "import asyncio\n" + WAYS["run"])
+    assert (done.stdout, done.stderr, done.returncode) == ("veloop\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "asyncio.SelectorEventLoop(selectors.SelectSelector())",
+        "asyncio.SelectorEventLoop(selector=selectors.SelectSelector())",
+        "type('Own', (asyncio.SelectorEventLoop,), {})()",
+    ],
+)
+def test_loop_that_must_be_a_stock_one_is(folder, make):
+    done = veloop(
+        "-c",
+        f"""
+import asyncio, selectors
+loop = {make}
+print(isinstance(loop, asyncio.SelectorEventLoop), type(loop).__mro__[-2])
+loop.run_until_complete(asyncio.sleep(0))
+loop.close()
+""",
+    )
+    assert (done.stdout, done.stderr) == (
+        "True <class 'asyncio.events.AbstractEventLoop'>\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_children_get_our_loop_too(folder, method):
+    write(
+        "prog.py",
+        f"""
+        import asyncio, multiprocessing
+        async def main():
+            print(type(asyncio.get_running_loop()).__module__.partition(".")[0], flush=True)
+        def start(depth):
+            asyncio.run(main())
+            if depth:
+                context = multiprocessing.get_context({method!r})
+                child = context.Process(target=start, args=(depth - 1,))
+                child.start()
+                child.join()
+        if __name__ == "__main__":
+            start(2)
+        """,
+    )
+    assert veloop("prog.py").stdout == "veloop\n" * 3
+    assert python("prog.py").stdout == "asyncio\n" * 3
+
+
+# ------------------------------------------------------------ the command line
+
+
+def test_version():
+    module = import_veloop()
+    done = veloop("--version")
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert lines["veloop"] == module.__version__
+    assert lines["libuv"] == module.libuv_version
+    assert lines["Python"].split()[0] == sys.version.split()[0].rstrip("+")
+    assert lines["accelerator"] in ("yes", "no")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert veloop("-V").stdout == done.stdout
+
+
+def test_version_without_the_accelerator():
+    assert "accelerator  no" in veloop("--version", env={"VELOOP_PURE": "1"}).stdout
+
+
+def test_help():
+    done = veloop("--help")
+    assert done.stdout.startswith("usage: python -m veloop SCRIPT")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert veloop("-h").stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "nothing to run"),
+        (["-m"], "argument expected for the -m option"),
+        (["-c"], "argument expected for the -c option"),
+        (["--nosuch"], "unknown option '--nosuch'"),
+        (["-W", "error", "prog.py"], "unknown option '-W'; options of Python go before"),
+        (["--version", "more"], "--version takes no argument, got 'more'"),
+        (["--demo", "5"], "--demo takes no argument, got '5'"),
+    ],
+    ids=str,
+)
+def test_bad_usage(folder, args, message):
+    done = veloop(*args)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("usage: python -m veloop SCRIPT")
+    assert f"python -m veloop: error: {message}" in done.stderr
