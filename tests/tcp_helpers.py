@@ -50,6 +50,12 @@ def address(server):
     return server.sockets[0].getsockname()[:2]
 
 
+def end(transport):
+    """Abort a transport that may have ended already, which some asyncio before 3.14.4 can't take."""
+    if getattr(transport, "_loop", transport) is not None:
+        transport.abort()
+
+
 # ------------------------------------------------------------ servers and transports
 
 
@@ -73,10 +79,11 @@ async def serving(loop, factory=None, host=HOST, port=0, **kwargs):
         yield server, protocols
     finally:
         server.close()
+        await turns()  # asyncio tells of a connection in a turn after the one it was accepted in
         for protocol in protocols:
             transport = getattr(protocol, "transport", None)
             if transport is not None:
-                transport.abort()
+                end(transport)
         await turns()
         await server.wait_closed()
 
@@ -108,7 +115,7 @@ async def wired(loop, factory=None, way="accepted"):
         try:
             yield transport, protocol, peer
         finally:
-            transport.abort()
+            end(transport)
             await turns()
 
 
@@ -124,7 +131,7 @@ async def linked(loop, client_factory=None, server_factory=None):
             await protocols[0].connected
             yield protocol, protocols[0]
         finally:
-            transport.abort()
+            end(transport)
             await turns()
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from children import run_script
-from helpers import Background, collect, in_thread, run, run_turns
+from helpers import Background, collect, in_thread, poll, run, run_turns, socket_pair
 
 
 @pytest.fixture
@@ -191,6 +191,21 @@ def test_slow_timer_callback_is_logged(debug_loop, warnings_log):
     run_turns(debug_loop, 2)
     [message] = [message for message in warnings_log() if "a_slow_timer" in message]
     assert message.startswith("Executing <TimerHandle ")
+
+
+def test_slow_reader_is_logged(debug_loop, warnings_log):
+    debug_loop.slow_callback_duration = 0
+
+    def a_slow_reader():
+        left.recv(1)
+
+    with socket_pair() as (left, right):
+        right.send(b"x")
+        debug_loop.add_reader(left, a_slow_reader)
+        poll(debug_loop)
+        debug_loop.remove_reader(left)
+    [message] = [message for message in warnings_log() if "a_slow_reader" in message]
+    assert message.startswith("Executing <Handle ")
 
 
 def test_slow_step_of_a_task_is_logged_with_the_task(debug_loop, warnings_log):

@@ -342,10 +342,19 @@ def test_dropped_main_coroutine_is_not_called_pending(loop):
 
     with pytest.raises(RuntimeError, match="stopped before Future completed"):
         run(loop, main())
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
-    del task
-    run_turns(loop, 2)
+    collect()
+    assert asyncio.all_tasks(loop) == set()
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit, ValueError])
+def test_exception_that_was_raised_is_not_called_unretrieved(loop, exception):
+    async def main():
+        raise exception
+
+    with pytest.raises(exception):
+        run(loop, main())
+    # No further turn, in which a done callback would look at the result.
+    loop.close()
     collect()
 
 

@@ -134,8 +134,8 @@ def test_local_port_in_use(loop, listener):
 
 def test_local_address_of_another_machine(loop, listener):
     async def main():
-        with pytest.raises(OSError, match=r"192\.0\.2\.1") as caught:
-            await connect(loop, *listener.getsockname(), local_addr=("192.0.2.1", 0))
+        with pytest.raises(OSError, match=r"203\.0\.113\.1") as caught:
+            await connect(loop, *listener.getsockname(), local_addr=("203.0.113.1", 0))
         assert caught.value.errno == errno.EADDRNOTAVAIL
 
     run(loop, main())

@@ -19,7 +19,8 @@ usage: python -m veloop SCRIPT [ARGUMENT ...]
 HELP = """
 Runs an asyncio program, unchanged, on veloop's event loop. Whenever the program makes one of
 asyncio's own loops, by asyncio.run() or in any other way, it gets one of veloop's; so do its
-multiprocessing children. A loop of another package that it asks for by name it gets.
+multiprocessing children. A loop of another package that it asks for by name it gets: uvicorn
+prefers uvloop where that is installed, unless it is told `--loop asyncio`.
 
   SCRIPT         a file, or a folder or zip archive with a __main__.py; "-" reads it from stdin
   -m MODULE      a module or package, as `python -m` finds it

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import warnings
+from typing import Any, ClassVar
 
 from .loop import EventLoop, new_event_loop
 
@@ -16,21 +17,33 @@ if sys.version_info >= (3, 16):
     raise ImportError(
         "this Python has no event loop policies; use loop_factory=veloop.new_event_loop"
     )
-elif sys.version_info >= (3, 14):
-    from asyncio.events import _DefaultEventLoopPolicy as _DefaultPolicy
-else:
+elif sys.version_info < (3, 14):
     from asyncio import DefaultEventLoopPolicy as _DefaultPolicy
+elif sys.platform == "win32":
+    # The public name would warn already here.
+    from asyncio.windows_events import _DefaultEventLoopPolicy as _DefaultPolicy
+else:
+    from asyncio.unix_events import _DefaultEventLoopPolicy as _DefaultPolicy
 
 
-class EventLoopPolicy(_DefaultPolicy):  # type: ignore[misc,valid-type]
+class EventLoopPolicy(_DefaultPolicy):
     """asyncio's default policy, making veloop's loops."""
 
     # Both, for the one is looked up by asyncio and the other by those who subclass.
-    _loop_factory = staticmethod(new_event_loop)
+    _loop_factory: ClassVar[Any] = EventLoop
 
     def new_event_loop(self) -> EventLoop:
         """Return a new veloop.EventLoop."""
         return new_event_loop()
+
+    if sys.platform != "win32" and sys.version_info < (3, 14):
+        _watcher: Any
+
+        def _init_watcher(self) -> None:
+            # Not PidfdChildWatcher, since 3.12 the default: it calls private methods of
+            # asyncio's own loops.
+            if self._watcher is None:
+                self._watcher = asyncio.ThreadedChildWatcher()
 
 
 def install() -> None:

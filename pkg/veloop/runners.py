@@ -12,7 +12,7 @@ from .loop import new_event_loop
 T = TypeVar("T")
 
 
-class Runner(asyncio.Runner):
+class Runner(asyncio.Runner):  # type: ignore[misc]  # typeshed calls it final; its code does not
     """asyncio.Runner, whose loop_factory is veloop.new_event_loop unless another is given."""
 
     def __init__(
@@ -21,7 +21,9 @@ class Runner(asyncio.Runner):
         debug: bool | None = None,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
-        super().__init__(debug=debug, loop_factory=loop_factory or new_event_loop)
+        super().__init__(
+            debug=debug, loop_factory=new_event_loop if loop_factory is None else loop_factory
+        )
 
 
 def run(
@@ -33,7 +35,8 @@ def run(
 ) -> T:
     """Run a coroutine on a new loop, close the loop, return the result: asyncio.run().
 
-    RuntimeError when called from a running event loop; ValueError for what is no coroutine.
+    RuntimeError when called from a running event loop. What is no coroutine is refused as
+    asyncio.run() of this Python does: ValueError, and since 3.14 TypeError for no awaitable.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("veloop.run() cannot be called from a running event loop")

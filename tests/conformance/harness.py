@@ -39,7 +39,7 @@ class Options:
     loop: str
     timeout: float = 20
     budget: float = 540
-    jobs: int = 2
+    jobs: int = 2 * (os.cpu_count() or 1)  # most tests sleep
     retry: bool = True
     logs: Path | None = None
 
@@ -109,6 +109,11 @@ class Outcome:
     @property
     def unexpected(self):
         return [result for _, result in sorted(self.results.items()) if result.unexpected]
+
+    def of(self, file):
+        """Return the part of the outcome that is about one file."""
+        results = {name: result for name, result in self.results.items() if result.file == file}
+        return Outcome(self.interpreter, self.table, [file], results)
 
     @property
     def loops(self):

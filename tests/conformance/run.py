@@ -37,11 +37,21 @@ def parse_arguments(argv=None):
     add(
         "--jobs",
         type=int,
-        default=2 * (os.cpu_count() or 1),
+        default=Options.jobs,
         help="children to run at a time; most tests sleep; default: %(default)s",
     )
-    add("--timeout", type=float, default=20, help="seconds per test; default: %(default)s")
-    add("--budget", type=float, default=540, help="seconds per interpreter; default: %(default)s")
+    add(
+        "--timeout",
+        type=float,
+        default=Options.timeout,
+        help="seconds per test; default: %(default)s",
+    )
+    add(
+        "--budget",
+        type=float,
+        default=Options.budget,
+        help="seconds per interpreter; default: %(default)s",
+    )
     add(
         "--no-retry",
         dest="retry",

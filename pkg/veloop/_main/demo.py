@@ -110,12 +110,16 @@ class Server:
         if exc is None and self.process.returncode != 0:
             raise DemoError(f"the {self.name} server ended with status {self.process.returncode}")
 
-    def read(self) -> str:
+    def read(self) -> float:
+        """The next number that it prints."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             raise DemoError(f"the {self.name} server has ended")
-        return line
+        try:
+            return float(line)
+        except ValueError:
+            raise DemoError(f"the {self.name} server has printed {line!r}") from None
 
     def port(self) -> int:
         """Its port; to be called once, first of all."""
@@ -126,7 +130,7 @@ class Server:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return float(self.read())
+        return self.read()
 
 
 # ---------------------------------------------------------------------------------- client
@@ -135,10 +139,12 @@ class Server:
 class Client:
     """The connections of one round."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self) -> None:
         self.messages = [os.urandom(SIZE) for _ in range(CONNECTIONS + 1)]
         self.selector = selectors.DefaultSelector()
         self.sockets: list[socket.socket] = []
+
+    def connect(self, port: int) -> None:
         for _ in range(CONNECTIONS):
             sock = socket.create_connection(("127.0.0.1", port))
             self.sockets.append(sock)
@@ -195,8 +201,9 @@ def receive(sock: socket.socket) -> bytes:
 
 def measure(server: Server, port: int) -> tuple[float, float]:
     """One round: messages per second, and the server's CPU time per message (microseconds)."""
-    client = Client(port)
+    client = Client()
     try:
+        client.connect(port)
         client.run(WARM_UP)
         before = server.cpu_time()
         count, seconds = client.run(SECONDS)

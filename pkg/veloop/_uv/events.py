@@ -16,7 +16,7 @@ from .errors import check, error
 
 # A target is called with the record's kind and its two values.
 Target = Callable[[int, int, int], None]
-Record = tuple[int, int, int, int]
+Record = tuple[int, int, int, int] | list[int]
 
 VL_ACCEPT = lib.VL_ACCEPT
 VL_GETADDRINFO = lib.VL_GETADDRINFO
@@ -61,8 +61,12 @@ class Driver:
             self._remember_ring()
         if n < 0:
             raise error(n)
+        if n == 1:  # the usual case of a server that keeps up: no need to zip
+            self.records = iter((unpack(self._ring, 4),))
+            return
         numbers = iter(unpack(self._ring, 4 * n))
-        self.records = zip(numbers, numbers, numbers, numbers, strict=False)
+        # No `strict` keyword: passing it costs as much again as all the rest of this line.
+        self.records = zip(numbers, numbers, numbers, numbers)  # noqa: B905
 
     def wakeup(self) -> None:
         """End a running or the next `poll`. From any thread, also once the loop is closed."""

@@ -126,15 +126,16 @@ class Core(asyncio.AbstractEventLoop):
             if self._debug:
                 debug.run_all(self)
             else:
-                for _ in range(len(ready)):
-                    handle = ready.popleft()
-                    if not handle._cancelled:
-                        try:
-                            handle._context.run(handle._callback, *handle._args)
-                        except (SystemExit, KeyboardInterrupt):
-                            raise
-                        except BaseException as exc:
-                            self._callback_failed(handle, exc)
+                if ready:
+                    for _ in range(len(ready)):
+                        handle = ready.popleft()
+                        if not handle._cancelled:
+                            try:
+                                handle._context.run(handle._callback, *handle._args)
+                            except (SystemExit, KeyboardInterrupt):
+                                raise
+                            except BaseException as exc:
+                                self._callback_failed(handle, exc)
                 if driver.records is not None:
                     for kind, ident, a, b in driver.records:
                         target = targets.get(ident)
@@ -154,7 +155,10 @@ class Core(asyncio.AbstractEventLoop):
         when = self._timers.next_when()
         if when is None:
             return -1.0
-        return max(0.0, min(when - self.time(), _LONGEST_SLEEP))
+        seconds = when - self.time()
+        if seconds > _LONGEST_SLEEP:
+            return _LONGEST_SLEEP
+        return seconds if seconds > 0.0 else 0.0
 
     def _run_handle(self, handle: Handle | TimerHandle) -> None:
         try:

@@ -42,7 +42,24 @@ _JOIN_MAX = 32 * 1024
 class StreamTransport(Transport):
     """The transport of a TCP (later also of a Unix) connection: an asyncio.Transport."""
 
-    _KIND = "stream"
+    __slots__ = (
+        "_addresses",
+        "_borrowed",
+        "_buffered",
+        "_eof",
+        "_eof_read",
+        "_handle",
+        "_held",
+        "_ident",
+        "_live",
+        "_orphaned",
+        "_paused",
+        "_queued",
+        "_refuse",
+        "_run",
+        "_slab",
+        "_sock",
+    )
 
     def __init__(
         self,
@@ -56,6 +73,7 @@ class StreamTransport(Transport):
         addresses: bytes = b"",
     ) -> None:
         self._handle = handle
+        self._orphaned = False  # the loop was closed while this was open
         self._live = False
         self._paused = False
         self._held: list[tuple[int, Any]] = []  # (status, data) read while paused
@@ -104,7 +122,9 @@ class StreamTransport(Transport):
         return f"<{' '.join(info)}>"
 
     def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None or getattr(self, "_orphaned", False):
+        if not hasattr(self, "_ident"):
+            return  # it was never quite made
+        if self._handle is not None or self._orphaned:
             warn_unclosed(self)
             if self._borrowed and self._sock is not None:
                 self._sock.close()

@@ -24,11 +24,23 @@ _LOG_THRESHOLD = 5  # writes after the end before asyncio starts to complain
 
 # asyncio's sendfile and start_tls look for this base, which is a Transport.
 class Transport(transports._FlowControlMixin):
-    """The base of our transports: an asyncio.Transport."""
+    """The base of our transports: an asyncio.Transport.
 
-    _closing: bool
-    _conn_lost: int
-    _context: contextvars.Context
+    Slots, because asyncio's bases have some: a class below them has no inline attribute values,
+    and CPython does not specialise the access to others. `__dict__` is for applications that
+    hang something of theirs on a transport, as asyncio lets them.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_closing",
+        "_conn_lost",
+        "_context",
+        "_protocol",
+        "_server",
+    )
+
     _high_water: int
     _low_water: int
     _loop: EventLoop
