@@ -51,7 +51,7 @@ def address(server):
 
 
 def end(transport):
-    """Abort a transport that may have ended already, which some asyncio before 3.14.4 can't take."""
+    """Abort a transport that may have ended already, which asyncio before gh-156512 can't take."""
     if getattr(transport, "_loop", transport) is not None:
         transport.abort()
 

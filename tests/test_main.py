@@ -1,4 +1,4 @@
-"""__main__.py, _main/program.py, _main/takeover.py: python -m veloop runs programs as python does.
+"""__main__.py, _main/program.py: python -m veloop runs programs as python does.
 
 Most tests run a program twice, with `python PROGRAM` and with `python -m veloop PROGRAM`, and want
 the same stdout, the same stderr and the same exit status.
@@ -233,10 +233,10 @@ SCRIPTS = {
     ),
     "names of the main module": (
         """
-        print({name: value for name, value in globals().items() if name != "__loader__"})
-        print(type(__loader__).__name__, __loader__.name, __loader__.path)
+        print(sorted((name, value) for name, value in globals().items() if name != "__loader__"))
+        print(type(__loader__).__name__, __loader__.name, __loader__.path.endswith("prog.py"))
         """,
-        "'__spec__': None",
+        "('__spec__', None)",
         0,
     ),
     "argv and path": (
@@ -280,7 +280,14 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+# CPython's command line is the model also on PyPy, whose own differs in small ways.
+PYPY_DIFFERS = pytest.mark.skipif(PYPY, reason="PyPy's own command line does this in another way")
+ON_PYPY = {"exception hook that exits": PYPY_DIFFERS, "no exception hook": PYPY_DIFFERS}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=ON_PYPY.get(name, ())) for name in SCRIPTS]
+)
 def test_script(folder, name):
     source, expected, status = SCRIPTS[name]
     write("prog.py", source)
@@ -320,8 +327,15 @@ def test_script_in_another_folder(folder):
     write("sub/prog.py", "import beside, sys; print(sys.path[0], __file__); 1 / 0")
     write("sub/beside.py", "print(__file__)")
     write("beside.py", "print('the wrong one')")
-    for path in ("sub/prog.py", "./sub/prog.py", "sub/../sub/prog.py", str(folder / "sub/prog.py")):
+    for path in ("sub/prog.py", str(folder / "sub/prog.py")):
         assert "wrong" not in check_same(path).stdout
+
+
+@PYPY_DIFFERS
+def test_path_of_a_script_is_not_normalised(folder):
+    write("sub/prog.py", "import sys; print(sys.path[0], __file__); 1 / 0")
+    for path in ("./sub/prog.py", "sub/../sub/prog.py"):
+        assert path in check_same(path).stdout or WINDOWS
 
 
 @pytest.mark.skipif(WINDOWS, reason="making a symlink needs a privilege")
@@ -335,14 +349,19 @@ def test_symlink_to_a_script(folder):
 def test_compiled_script(folder):
     write("prog.py", "import sys\nprint(__file__, type(__loader__))\n1 / 0")
     py_compile.compile("prog.py", "prog.pyc")
-    py_compile.compile("prog.py", "prog.bin")
     os.remove("prog.py")
     assert "SourcelessFileLoader" in check_same("prog.pyc").stdout
-    check_same("prog.bin")
+
+
+@PYPY_DIFFERS
+def test_compiled_script_of_any_name(folder):
+    write("prog.py", "1 / 0")
+    py_compile.compile("prog.py", "prog.bin")
+    assert "ZeroDivisionError" in check_same("prog.bin").stderr
 
 
 def test_missing_script(folder):
-    done = check_same("nosuch.py", "arg")
+    done = check_same("nosuch.py", "arg", clean=lambda text: text.replace("'", ""))
     assert done.returncode == 2
     assert "can't open file" in done.stderr
 
@@ -468,7 +487,7 @@ def test_command_joined_to_its_option(folder):
         ("x = (\n", 1),
         ("", 0),
         ("import sys\nprint(sys.stdin.read() == '')", 0),
-        ("print({k: v for k, v in globals().items()})", 0),
+        ("print(sorted(globals().items(), key=str))", 0),
     ],
 )
 def test_stdin(folder, code, status):
@@ -659,107 +678,6 @@ def test_stream_program(folder):
         """,
     )
     assert check_same("prog.py").stdout == "b'HELLO\\n'\n"
-
-
-SHOW = "def show(loop): print(type(loop).__module__.partition('.')[0])\n"
-ASYNC_SHOW = SHOW + "async def main(): show(asyncio.get_running_loop())\n"
-
-# Ways of a program to a loop.
-WAYS = {
-    "run": ASYNC_SHOW + "asyncio.run(main())",
-    "Runner": ASYNC_SHOW + "with asyncio.Runner() as runner: runner.run(main())",
-    "new_event_loop": SHOW + "loop = asyncio.new_event_loop(); show(loop); loop.close()",
-    "SelectorEventLoop": SHOW + "loop = asyncio.SelectorEventLoop(); show(loop); loop.close()",
-    "SelectorEventLoop(None)": SHOW
-    + "loop = asyncio.SelectorEventLoop(None); show(loop); loop.close()",
-    "factory": ASYNC_SHOW
-    + "with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as r: r.run(main())",
-    "in a thread": ASYNC_SHOW
-    + "import threading; t = threading.Thread(target=lambda: asyncio.run(main()));"
-    + "t.start(); t.join()",
-    "unittest": ASYNC_SHOW
-    + "import unittest\n"
-    + "class Test(unittest.IsolatedAsyncioTestCase):\n"
-    + "    async def test(self): await main()\n"
-    + "unittest.TextTestRunner(open(__import__('os').devnull, 'w')).run(Test('test'))",
-}
-if sys.version_info >= (3, 13):
-    WAYS["EventLoop"] = SHOW + "loop = asyncio.EventLoop(); show(loop); loop.close()"
-if sys.version_info < (3, 14):
-    WAYS["get_event_loop"] = (
-        ASYNC_SHOW + "loop = asyncio.get_event_loop_policy().get_event_loop();"
-        "loop.run_until_complete(main()); loop.close()"
-    )
-    WAYS["policy"] = (
-        ASYNC_SHOW + "asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy());"
-        "asyncio.run(main())"
-    )
-if WINDOWS:
-    WAYS["ProactorEventLoop"] = (
-        SHOW + "loop = asyncio.ProactorEventLoop(); show(loop); loop.close()"
-    )
-
-
-@pytest.mark.parametrize("name", WAYS)
-def test_program_gets_our_loop(folder, name):
-    write("prog.py", "import asyncio\n" + WAYS[name])
-    done = veloop("prog.py")
-    assert (done.stdout, done.returncode) == ("veloop\n", 0), done.stderr
-    assert python("prog.py").stdout == "asyncio\n"
-
-
-def test_nothing_warns(folder):
-    """Least of all about policies."""
-    done = python("-W", "error", *VELOOP, "-c", "import asyncio\n" + WAYS["run"])
-    assert (done.stdout, done.stderr, done.returncode) == ("veloop\n", "", 0)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        "asyncio.SelectorEventLoop(selectors.SelectSelector())",
-        "asyncio.SelectorEventLoop(selector=selectors.SelectSelector())",
-        "type('Own', (asyncio.SelectorEventLoop,), {})()",
-    ],
-)
-def test_loop_that_must_be_a_stock_one_is(folder, make):
-    done = veloop(
-        "-c",
-        f"""
-import asyncio, selectors
-loop = {make}
-print(isinstance(loop, asyncio.SelectorEventLoop), type(loop).__mro__[-2])
-loop.run_until_complete(asyncio.sleep(0))
-loop.close()
-""",
-    )
-    assert (done.stdout, done.stderr) == (
-        "True <class 'asyncio.events.AbstractEventLoop'>\n",
-        "",
-    )
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_children_get_our_loop_too(folder, method):
-    write(
-        "prog.py",
-        f"""
-        import asyncio, multiprocessing
-        async def main():
-            print(type(asyncio.get_running_loop()).__module__.partition(".")[0], flush=True)
-        def start(depth):
-            asyncio.run(main())
-            if depth:
-                context = multiprocessing.get_context({method!r})
-                child = context.Process(target=start, args=(depth - 1,))
-                child.start()
-                child.join()
-        if __name__ == "__main__":
-            start(2)
-        """,
-    )
-    assert veloop("prog.py").stdout == "veloop\n" * 3
-    assert python("prog.py").stdout == "asyncio\n" * 3
 
 
 # ------------------------------------------------------------ the command line
