@@ -3,9 +3,11 @@
 `run` is bounded, so that what hangs fails its own test and not the session.
 """
 
+import array
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import socket
 import struct
@@ -16,6 +18,15 @@ from helpers import PATIENCE, RecordingProtocol, listening_socket, tcp_pair
 WAYS = ("accepted", "connected", "given")
 
 HOST = "127.0.0.1"
+
+# More bytes than the kernel's buffers of a loopback connection take at once.
+MUCH = 1 << 24
+
+
+@functools.lru_cache(maxsize=8)
+def pattern(size):
+    """Bytes of which each part looks different: what is lost or doubled or moved shows."""
+    return array.array("Q", range(size // 8 + 1)).tobytes()[:size]
 
 
 def run(loop, awaitable):

@@ -19,7 +19,7 @@ from helpers import (
     drain,
     in_thread,
 )
-from tcp_helpers import HOST, address, in_executor, reset, run, serving, turns, until
+from tcp_helpers import HOST, MUCH, address, in_executor, reset, run, serving, turns, until
 
 waits_for_clients = pytest.mark.stock_since("3.12.1", "wait_closed did not wait for connections")
 has_close_clients = pytest.mark.stock_since("3.13.0", "close_clients and abort_clients came then")
@@ -416,7 +416,7 @@ def test_timeout_around_serve_forever(loop):
 
 @has_close_clients
 def test_close_clients_sends_what_is_buffered(loop):
-    size = 1 << 23
+    size = MUCH
 
     async def main():
         async with with_client(loop) as (server, protocol, peer):
@@ -437,7 +437,7 @@ def test_close_clients_sends_what_is_buffered(loop):
 def test_abort_clients_drops_what_is_buffered(loop):
     async def main():
         async with with_client(loop) as (server, protocol, peer):
-            protocol.transport.write(b"x" * (1 << 23))
+            protocol.transport.write(b"x" * (MUCH))
             assert protocol.transport.get_write_buffer_size() > 0
             server.close()
             server.abort_clients()
@@ -447,7 +447,7 @@ def test_abort_clients_drops_what_is_buffered(loop):
             with contextlib.suppress(ConnectionError):
                 while data := peer.recv(1 << 16):
                     received += len(data)
-            assert received < 1 << 23
+            assert received < MUCH
 
     run(loop, main())
 
@@ -473,7 +473,7 @@ def test_clients_may_be_ended_while_the_server_serves_on(loop, method):
 def test_clients_that_are_closing_may_be_aborted(loop):
     async def main():
         async with with_client(loop) as (server, protocol, _):
-            protocol.transport.write(b"x" * (1 << 23))
+            protocol.transport.write(b"x" * (MUCH))
             server.close_clients()
             server.close_clients()
             await turns()

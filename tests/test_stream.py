@@ -15,15 +15,10 @@ from helpers import (
     drain,
     in_thread,
 )
-from tcp_helpers import WAYS, in_executor, linked, reset, run, turns, until, wired
+from tcp_helpers import MUCH, WAYS, in_executor, linked, pattern, reset, run, turns, until, wired
 
 # asyncio's transports and veloop's read at most so much at once.
 READ_MAX = 256 * 1024
-
-
-def pattern(size):
-    """Bytes in which each part looks different: what is lost or doubled shows."""
-    return b"".join(b"%08d" % number for number in range(size // 8 + 1))[:size]
 
 
 async def send_all(peer, data):
@@ -168,7 +163,7 @@ def test_eof_received_may_write_before_the_close(loop):
 
 
 def test_eof_while_much_is_to_be_written_is_answered_in_full(loop):
-    size = 1 << 23
+    size = MUCH
 
     async def main():
         async with wired(loop) as (transport, protocol, peer):

@@ -13,13 +13,7 @@ from helpers import (
     drain,
     fill,
 )
-from tcp_helpers import WAYS, in_executor, linked, run, turns, until, wired
-
-MUCH = 1 << 23  # more than the kernel buffers of a loopback connection take at once
-
-
-def pattern(size):
-    return b"".join(b"%08d" % number for number in range(size // 8 + 1))[:size]
+from tcp_helpers import MUCH, WAYS, in_executor, linked, pattern, run, turns, until, wired
 
 
 def read_all(sock):
@@ -223,7 +217,8 @@ def test_many_small_writes_arrive_in_order(loop):
         async with wired(loop) as (transport, _, peer):
             for number in range(20_000):
                 transport.write(b"%08d" % number)
-            assert await in_executor(drain, peer, 160_000) == pattern(160_000)
+            expected = b"".join(b"%08d" % number for number in range(20_000))
+            assert await in_executor(drain, peer, 160_000) == expected
 
     run(loop, main())
 
@@ -232,10 +227,11 @@ def test_small_writes_behind_a_full_socket_arrive_in_order(loop):
     async def main():
         async with wired(loop) as (transport, _, peer):
             transport.write(pattern(MUCH))
-            for number in range(5000):
-                transport.write(b"%08d" % number)
+            small = [b"%08d" % number for number in range(5000)]
+            for data in small:
+                transport.write(data)
             transport.write(pattern(MUCH))
-            expected = pattern(MUCH) + pattern(40_000) + pattern(MUCH)
+            expected = pattern(MUCH) + b"".join(small) + pattern(MUCH)
             assert await in_executor(drain, peer, len(expected)) == expected
 
     run(loop, main())
@@ -247,8 +243,7 @@ def test_fifty_megabytes_through_a_slow_reader(loop):
     data = pattern(size)
 
     def read(sock):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        return b"".join(iter(lambda: sock.recv(70_001), b""))
+        return b"".join(iter(lambda: sock.recv(7001), b""))
 
     async def main():
         async with wired(loop) as (transport, protocol, peer):
@@ -406,11 +401,11 @@ def test_writing_more_when_resumed(loop):
     total = 40 * (1 << 20)
 
     class Producer(RecordingProtocol):
+        sent = most = 0
+        paused = False
+
         def connection_made(self, transport):
             super().connection_made(transport)
-            self.sent = 0
-            self.paused = False
-            self.most = 0
             self.produce()
 
         def produce(self):
@@ -419,7 +414,8 @@ def test_writing_more_when_resumed(loop):
                 self.sent += 50_000
                 self.most = max(self.most, self.transport.get_write_buffer_size())
             if self.sent >= total:
-                self.transport.close()
+                # Not at once: closed in resume_writing, asyncio before gh-156512 ends it twice.
+                self.loop.call_soon(self.transport.close)
 
         def pause_writing(self):
             self.paused = True
@@ -434,6 +430,107 @@ def test_writing_more_when_resumed(loop):
             assert len(received) == protocol.sent
             assert await protocol.lost is None
             assert protocol.most <= 64 * 1024 + 50_000
+
+    run(loop, main())
+
+
+@pytest.mark.stock_since("3.14.9", "gh-156512: connection_lost was called twice")
+@pytest.mark.parametrize("method", ["close", "abort"])
+def test_transport_may_be_ended_when_resumed(loop, method):
+    class Protocol(RecordingProtocol):
+        def resume_writing(self):
+            super().resume_writing()
+            getattr(self.transport, method)()
+
+    async def main():
+        async with wired(loop, lambda: Protocol(loop)) as (transport, protocol, peer):
+            transport.write(pattern(MUCH))
+            assert await in_executor(drain, peer, MUCH) == pattern(MUCH)
+            assert await protocol.lost is None
+            assert protocol.names[-2:] == ["resume_writing", "connection_lost"]
+
+    run(loop, main())
+
+
+class Refilled:
+    """A transport with a queue that the next look at the socket empties.
+
+    What is written just then must not be taken for sent: the news that the queue is empty may be
+    older than that. How many turns it takes until the loop looks is not fixed, so tests try some.
+    """
+
+    def __init__(self, transport, peer):
+        self.expected = b""
+        self.received = []
+        self.ended = False
+        self._transport = transport
+        self._peer = peer
+        peer.setblocking(False)
+
+    def write(self, data):
+        self.expected += data  # first, for the write may lead to another one
+        self._transport.write(data)
+
+    def fill(self):
+        while not self._transport.get_write_buffer_size():
+            self.write(pattern(100_000))
+        self.read()
+
+    def read(self):
+        """Whatever is there. True once the stream has ended."""
+        try:
+            while part := self._peer.recv(1 << 20):
+                self.received.append(part)
+        except BlockingIOError:
+            return False
+        self.ended = True
+        return True
+
+    def check(self):
+        received = b"".join(self.received)
+        assert len(received) == len(self.expected)
+        assert received == self.expected
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_close_after_a_write_in_the_turn_that_empties_the_queue_loses_nothing(loop, count):
+    async def main():
+        for _ in range(4):
+            async with wired(loop) as (transport, protocol, peer):
+                refilled = Refilled(transport, peer)
+                refilled.fill()
+                await turns(count)
+                refilled.write(pattern(MUCH))
+                transport.close()
+                await until(refilled.read)
+                refilled.check()
+                assert await protocol.lost is None
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_buffer_size_is_right_in_the_turn_that_empties_the_queue(loop, count):
+    async def main():
+        for _ in range(4):
+            async with wired(loop) as (transport, protocol, peer):
+                refilled = Refilled(transport, peer)
+                refilled.fill()
+                await turns(count)
+                refilled.write(pattern(MUCH))
+                resumed = protocol.names.count("resume_writing")
+                await turns(5)
+                # Nobody has read: much of it is still here, and the protocol still paused.
+                assert transport.get_write_buffer_size() > 0
+                assert protocol.names[-1] == "pause_writing"
+                assert protocol.names.count("resume_writing") == resumed
+                size = sum(map(len, refilled.received))
+                while size < len(refilled.expected):
+                    refilled.read()
+                    size = sum(map(len, refilled.received))
+                    await asyncio.sleep(0)
+                refilled.check()
+                await until(lambda: protocol.names[-1] == "resume_writing")
 
     run(loop, main())
 
@@ -660,19 +757,26 @@ def test_write_in_pause_writing_and_resume_writing(loop):
     class Chatty(RecordingProtocol):
         def pause_writing(self):
             super().pause_writing()
-            self.transport.write(b"p" * 10)
+            refilled[0].write(b"p" * 10)
 
         def resume_writing(self):
             super().resume_writing()
             if self.names.count("resume_writing") < 4:
-                self.transport.write(pattern(MUCH))
+                refilled[0].write(pattern(MUCH))
+
+    refilled = []
 
     async def main():
         async with wired(loop, lambda: Chatty(loop)) as (transport, protocol, peer):
-            transport.write(pattern(MUCH))
-            expected = (pattern(MUCH) + b"p" * 10) * 4
-            assert await in_executor(drain, peer, len(expected)) == expected
-            await until(lambda: protocol.names.count("resume_writing") == 4)
+            refilled.append(Refilled(transport, peer))
+            refilled[0].write(pattern(MUCH))
+            while protocol.names.count("resume_writing") < 4:
+                refilled[0].read()
+                await asyncio.sleep(0)
+            transport.close()
+            await until(refilled[0].read)
+            refilled[0].check()
+            assert protocol.names.count("pause_writing") == 4
 
     run(loop, main())
 

@@ -27,6 +27,7 @@ from helpers import (
 )
 from tcp_helpers import (
     HOST,
+    MUCH,
     WAYS,
     address,
     addrinfo,
@@ -514,9 +515,9 @@ def test_callbacks_of_a_connection_share_a_context(loop, way):
             peer.send(b"x")
             await protocol.received(1)
             transport.set_write_buffer_limits(0)
-            transport.write(b"x" * (1 << 23))
+            transport.write(b"x" * (MUCH))
             assert transport.get_write_buffer_size() > 0
-            await in_executor(drain, peer, 1 << 23)
+            await in_executor(drain, peer, MUCH)
             await until(lambda: "resume_writing" in protocol.names)
             peer.shutdown(socket.SHUT_WR)
             await protocol.lost

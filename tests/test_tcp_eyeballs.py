@@ -24,8 +24,8 @@ from tcp_helpers import (
     resolve_to,
     run,
     turns,
-    unused_addresses,
     until,
+    unused_addresses,
 )
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="there is no ::1 here")

@@ -5,6 +5,7 @@ asyncio.run(main(), loop_factory=veloop.new_event_loop)
 python -m veloop script.py                            # any asyncio program, unchanged
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ._uv import ffi, lib
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EventLoop",
-    "EventLoopPolicy",
     "Runner",
     "__version__",
-    "install",
     "libuv_version",
     "new_event_loop",
     "run",
@@ -31,10 +30,17 @@ libuv_version: str = ffi.string(lib.uv_version_string()).decode()
 del ffi, lib
 
 
-def __getattr__(name: str) -> Any:
-    # Policies are deprecated, and absent from Python 3.16 on: looked up only when asked for.
-    if name in ("EventLoopPolicy", "install"):
-        from . import policies
+# Python 3.16 has no policies any more, and 3.14 deprecates them: imported only when asked for.
+if sys.version_info < (3, 16):
+    __all__ += ["EventLoopPolicy", "install"]
 
-        return getattr(policies, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in ("EventLoopPolicy", "install"):
+            from . import policies
+
+            return getattr(policies, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

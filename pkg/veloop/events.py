@@ -56,6 +56,10 @@ class Handle(asyncio.Handle):
         self._repr = None
         self._source_traceback = None
 
+    def get_context(self) -> contextvars.Context:
+        """Return the context in which the callback runs (in asyncio since Python 3.12)."""
+        return self._context
+
 
 class TimerHandle(asyncio.TimerHandle):
     """What loop.call_later() and loop.call_at() return: an asyncio.TimerHandle."""
@@ -84,3 +88,7 @@ class TimerHandle(asyncio.TimerHandle):
         self._source_traceback = None
         self._when = when
         self._scheduled = False
+
+    def get_context(self) -> contextvars.Context:
+        """Return the context in which the callback runs (in asyncio since Python 3.12)."""
+        return self._context

@@ -20,6 +20,8 @@ def _family_bytes(af: int, size: int) -> bytes:
 
 def pack(af: int, address: tuple[Any, ...]) -> bytes:
     """The sockaddr for an AF_INET or AF_INET6 address whose host is numeric."""
+    if not 0 <= address[1] <= 0xFFFF:
+        raise OverflowError(f"port must be 0-65535, got {address[1]!r} in {address!r}")
     port = struct.pack("!H", address[1])
     if af == socket.AF_INET:
         host = socket.inet_pton(af, address[0])

@@ -22,7 +22,8 @@ from typing import Any, TypeVarTuple
 from .._uv import lib
 from .._uv.events import Driver, drop
 from ..events import Handle, TimerHandle, trace
-from . import debug, executor
+from . import debug
+from . import executor as executors
 from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
 from .signals import Signals
@@ -71,9 +72,13 @@ class Core(asyncio.AbstractEventLoop):
     def __del__(self) -> None:
         if getattr(self, "_closed", True):
             return
-        warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, stacklevel=2, source=self)
-        if not self.is_running():
-            self.close()
+        try:
+            warnings.warn(
+                f"unclosed event loop {self!r}", ResourceWarning, stacklevel=2, source=self
+            )
+        finally:
+            if not self.is_running():
+                self.close()
 
     # ----------------------------------------------------------------- running and closing
 
@@ -406,13 +411,13 @@ class Core(asyncio.AbstractEventLoop):
     # --------------------------------------------------------------------------- executor
 
     def run_in_executor(  # type: ignore[override]
-        self, executor_: Executor | None, func: Callable[..., Any], *args: Any
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """Run func(*args) in an executor, None for the default one; return a future."""
         self._check_closed()
         if self._debug:
             debug.check_callback(func, "run_in_executor")
-        return executor.run_in_executor(self, executor_, func, args)
+        return executors.run_in_executor(self, executor, func, args)
 
     def set_default_executor(self, executor: Executor) -> None:
         """Set the executor, a ThreadPoolExecutor, that run_in_executor(None, ...) uses."""

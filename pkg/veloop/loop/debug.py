@@ -159,11 +159,7 @@ def _in_context_of(context: dict[str, Any], handler: Callable[..., object], loop
     """Call the handler in the contextvars context of what failed, where that is known."""
     thing = context.get("task") or context.get("future") or context.get("handle")
     get_context = getattr(thing, "get_context", None)
-    ctx: Any = None
-    if get_context is not None:
-        ctx = get_context()
-    elif isinstance(thing, (Handle, TimerHandle)):
-        ctx = thing._context  # Handle.get_context came with Python 3.12
+    ctx = get_context() if get_context is not None else None
     if ctx is not None and hasattr(ctx, "run"):
         ctx.run(handler, loop, context)
     else:

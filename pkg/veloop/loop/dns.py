@@ -200,7 +200,7 @@ def _known_address(
     if port is None or port in ("", b""):
         port = 0
     elif isinstance(port, (str, bytes)):
-        if not port.isdigit():
+        if not (port.isascii() and port.isdigit()):
             return None  # a service name
         port = int(port)
     elif not isinstance(port, int):

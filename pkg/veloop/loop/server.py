@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv import ffi, lib
 from .._uv.errors import check, error
-from .stream import StreamTransport
+from .stream import StreamTransport, check_protocol
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ class Listener:
 
     def close(self) -> None:
         """Stop accepting. The socket itself is the server's to close."""
-        handle, self._handle = self._handle, None
-        if handle is None:
+        if self._handle is None:
             return
+        check(lib.vl_handle_close(self._handle))  # first: it may refuse the thread
+        self._handle = None
         if self._retry is not None:
             self._retry.cancel()
         del self._loop._driver.targets[self._ident]
-        check(lib.vl_handle_close(handle))
 
     def _on_loop_close(self) -> None:
         self._handle = None
@@ -108,6 +108,7 @@ class Server(asyncio.Server):
         self._backlog = backlog
         # The loop keeps an open transport alive anyway, so this need not be weak.
         self._clients: set[Transport] = set()
+        self._accepting = 0
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving = False
         self._serving_forever_fut: asyncio.Future[None] | None = None
@@ -122,8 +123,10 @@ class Server(asyncio.Server):
         loop = self._loop
         context = self._context.copy()
         protocol = None
+        self._accepting += 1  # a server that its factory closes still has this connection
         try:
             protocol = context.run(self._protocol_factory)
+            check_protocol(protocol)
             transport = StreamTransport(
                 loop, protocol, context, handle, server=self, addresses=addresses
             )
@@ -139,6 +142,9 @@ class Server(asyncio.Server):
                 report["protocol"] = protocol
             loop.call_exception_handler(report)
             return
+        finally:
+            self._accepting -= 1
+            self._wakeup_if_done()
         transport._start()
 
     def _attach(self, transport: Transport) -> None:
@@ -146,10 +152,12 @@ class Server(asyncio.Server):
 
     def _detach(self, transport: Transport) -> None:
         self._clients.discard(transport)
-        if not self._clients and self._sockets is None:
-            self._wakeup()
+        self._wakeup_if_done()
 
-    def _wakeup(self) -> None:
+    def _wakeup_if_done(self) -> None:
+        """The server is closed and has no connection any more: wait_closed() returns."""
+        if self._sockets is not None or self._clients or self._accepting:
+            return
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
             if not waiter.done():
@@ -173,17 +181,22 @@ class Server(asyncio.Server):
     def _start_serving(self) -> None:
         if self._serving:
             return
+        self._loop._check_closed()
         if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
-        for sock in self._sockets:
-            sock.listen(self._backlog)
-            self._listeners.append(Listener(self, sock, self._backlog))
+        try:
+            for sock in self._sockets:
+                sock.listen(self._backlog)
+                self._listeners.append(Listener(self, sock, self._backlog))
+        except BaseException:
+            self._stop_listening()  # all or none, so that it can be tried again
+            raise
         self._serving = True
 
     def _stop_listening(self) -> None:
-        listeners, self._listeners = self._listeners, []
-        for listener in listeners:
-            listener.close()
+        while self._listeners:
+            self._listeners[-1].close()
+            self._listeners.pop()
         self._serving = False
 
     async def start_serving(self) -> None:
@@ -213,16 +226,15 @@ class Server(asyncio.Server):
         """Stop listening and close the listening sockets; connections stay. Idempotent."""
         if self._sockets is None:
             return
-        sockets, self._sockets = self._sockets, None
         self._stop_listening()
+        sockets, self._sockets = self._sockets, None
         for sock in sockets:
             sock.close()
         forever = self._serving_forever_fut
         if forever is not None and not forever.done():
             forever.cancel()
             self._serving_forever_fut = None
-        if not self._clients:
-            self._wakeup()
+        self._wakeup_if_done()
 
     def close_clients(self) -> None:
         """Close all connections, after what they still have to send."""

@@ -125,9 +125,11 @@ class StreamTransport(Transport):
         if not hasattr(self, "_ident"):
             return  # it was never quite made
         if self._handle is not None or self._orphaned:
-            warn_unclosed(self)
-            if self._borrowed and self._sock is not None:
-                self._sock.close()
+            try:
+                warn_unclosed(self)
+            finally:
+                if self._borrowed and self._sock is not None:
+                    self._sock.close()
 
     # --------------------------------------------------------------------------- events
 
@@ -452,6 +454,14 @@ def _fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
     size = min(size, len(data))
     memoryview(buffer).cast("B")[:size] = data[:size]
     return size
+
+
+def check_protocol(protocol: Any) -> None:
+    """Did the protocol factory return something that can be told of a connection?"""
+    if not hasattr(protocol, "connection_made"):
+        raise TypeError(
+            f"protocol_factory must return a protocol, not {type(protocol).__name__} {protocol!r}"
+        )
 
 
 def split_addresses(raw: bytes) -> tuple[Any, Any]:

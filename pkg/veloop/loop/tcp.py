@@ -16,41 +16,27 @@ from typing import TYPE_CHECKING, Any
 from .._uv import lib, sockaddr
 from .._uv.errors import check, error
 from . import dns
+from .arguments import (
+    check_address,
+    check_backlog,
+    check_callable,
+    check_delay,
+    check_host,
+    check_hosts,
+    check_int,
+    check_no_tls_socket,
+    check_port,
+    check_stream_socket,
+    check_tls,
+)
 from .debug import logger
 from .server import ProtocolFactory, Server
-from .stream import StreamTransport
+from .stream import StreamTransport, check_protocol
 
 if TYPE_CHECKING:
     from .loop import EventLoop
 
-try:
-    from ssl import SSLSocket
-except ImportError:  # a Python without OpenSSL
-
-    class SSLSocket:  # type: ignore[no-redef]
-        pass
-
-
 _HAS_REUSE_ADDRESS = os.name == "posix" and sys.platform != "cygwin"
-
-
-def check_tls(ssl: object, **arguments: object) -> None:
-    """The TLS arguments must make sense, and TLS itself is yet to come."""
-    for name, value in arguments.items():
-        if value is not None and not ssl:
-            raise ValueError(f"{name} is only meaningful with ssl")
-    if ssl:
-        raise NotImplementedError("veloop has no TLS yet: the ssl argument must be None")
-
-
-def check_no_tls_socket(sock: socket.socket | None) -> None:
-    if isinstance(sock, SSLSocket):
-        raise TypeError(f"Socket cannot be of type SSLSocket: {sock!r}")
-
-
-def check_stream_socket(sock: socket.socket) -> None:
-    if sock.type != socket.SOCK_STREAM:
-        raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 
 
 # ------------------------------------------------------------------------------ connecting
@@ -108,9 +94,10 @@ async def _connect(
         sock = socket.socket(family=family, type=kind, proto=proto)
         sock.setblocking(False)
         if local_infos is not None:
-            _bind_local(sock, family, local_infos)
+            _bind_local(sock, family, local_infos, failures)
+        raw = sockaddr.pack(family, address)
         try:
-            await _Connecting(loop, sock).run(sockaddr.pack(family, address))
+            await _Connecting(loop, sock).run(raw)
         except OSError as exc:
             raise OSError(exc.errno, f"Connect call failed {address}") from None
         return sock
@@ -122,7 +109,13 @@ async def _connect(
         raise
 
 
-def _bind_local(sock: socket.socket, family: int, local_infos: list[dns.AddrInfo]) -> None:
+def _bind_local(
+    sock: socket.socket,
+    family: int,
+    local_infos: list[dns.AddrInfo],
+    failures: list[OSError],
+) -> None:
+    """Bind to the first local address of the family that can be had."""
     failure = None
     for local_family, _, _, _, address in local_infos:
         if local_family != family:
@@ -131,6 +124,8 @@ def _bind_local(sock: socket.socket, family: int, local_infos: list[dns.AddrInfo
             sock.bind(address)
             return
         except OSError as exc:
+            if failure is not None:
+                failures.append(failure)
             failure = OSError(
                 exc.errno,
                 f"error while attempting to bind on address {address!r}: {str(exc).lower()}",
@@ -167,6 +162,7 @@ async def _connect_any(
     all_errors: bool,
 ) -> socket.socket:
     failures: list[OSError] = []
+    outcomes: list[Exception | None] | None
     try:
         if delay is None:
             for info in infos:
@@ -189,7 +185,9 @@ async def _connect_any(
                     raise exc
         raise _failure(failures, all_errors)
     finally:
-        failures.clear()  # an exception's traceback must not keep itself alive
+        # An exception's traceback holds this frame, and must not hold itself by it.
+        failures.clear()
+        outcomes = exc = None
 
 
 async def create_connection(
@@ -211,6 +209,7 @@ async def create_connection(
     interleave: int | None,
     all_errors: bool,
 ) -> tuple[asyncio.Transport, Any]:
+    check_callable("protocol_factory", protocol_factory)
     check_tls(
         ssl,
         server_hostname=server_hostname,
@@ -218,7 +217,10 @@ async def create_connection(
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
     check_no_tls_socket(sock)
-    if happy_eyeballs_delay is not None and interleave is None:
+    check_delay("happy_eyeballs_delay", happy_eyeballs_delay)
+    if interleave is not None:
+        check_int("interleave", interleave)
+    elif happy_eyeballs_delay is not None:
         interleave = 1
     if host is None and port is None:
         if sock is None:
@@ -227,7 +229,13 @@ async def create_connection(
         return await open_transport(loop, sock, protocol_factory)
     if sock is not None:
         raise ValueError("host/port and sock can not be specified at the same time")
-    check_port(port)
+    check_host("host", host)
+    check_port("port", port)
+    check_int("family", family)
+    check_int("proto", proto)
+    check_int("flags", flags)
+    if local_addr is not None:
+        check_address("local_addr", local_addr)
     infos = await dns.resolve(loop, (host, port), family=family, proto=proto, flags=flags)
     if not infos:
         raise OSError("getaddrinfo() returned empty list")
@@ -263,6 +271,7 @@ def _make_transport(
 ) -> StreamTransport:
     sock.setblocking(False)
     protocol = protocol_factory()
+    check_protocol(protocol)
     driver = loop._driver
     status = lib.vl_tcp_open(driver.pointer, sock.fileno(), True, driver.out)
     if status == lib.UV_EEXIST:
@@ -306,6 +315,7 @@ async def connect_accepted_socket(
     ssl_handshake_timeout: float | None,
     ssl_shutdown_timeout: float | None,
 ) -> tuple[asyncio.Transport, Any]:
+    check_callable("protocol_factory", protocol_factory)
     check_no_tls_socket(sock)
     check_stream_socket(sock)
     check_tls(
@@ -317,11 +327,6 @@ async def connect_accepted_socket(
 
 
 # --------------------------------------------------------------------------------- serving
-
-
-def check_port(port: object) -> None:
-    if isinstance(port, int) and not 0 <= port <= 0xFFFF:
-        raise OverflowError(f"port must be 0-65535, got {port}")
 
 
 async def create_server(
@@ -344,6 +349,8 @@ async def create_server(
 ) -> Server:
     if isinstance(ssl, bool):
         raise TypeError(f"ssl argument must be an SSLContext or None, not {ssl!r}")
+    check_callable("protocol_factory", protocol_factory)
+    check_backlog(backlog)
     check_tls(
         ssl,
         ssl_handshake_timeout=ssl_handshake_timeout,
@@ -357,7 +364,9 @@ async def create_server(
         return await _serve(loop, protocol_factory, [sock], backlog, start_serving)
     if sock is not None:
         raise ValueError("host/port and sock can not be specified at the same time")
-    check_port(port)
+    check_port("port", port)
+    check_int("family", family)
+    check_int("flags", flags)
     addresses = await _server_addresses(loop, host, port, family, flags)
     if reuse_address is None:
         reuse_address = _HAS_REUSE_ADDRESS
@@ -397,17 +406,19 @@ async def _server_addresses(
     loop: EventLoop, host: Any, port: Any, family: int, flags: int
 ) -> list[dns.AddrInfo]:
     """All addresses to bind, each once, in the order of the hosts."""
-    hosts: Iterable[Any]
+    hosts: list[Any]
     if host == "":
         hosts = [None]
     elif isinstance(host, (str, bytes)) or not isinstance(host, Iterable):
+        check_host("host", host)
         hosts = [host]
     else:
-        hosts = host
+        hosts = list(host)
+        check_hosts("host", hosts)
     lists = await asyncio.gather(
         *(dns.resolve(loop, (one, port), family=family, flags=flags) for one in hosts)
     )
-    for one, infos in zip(hosts, lists, strict=False):
+    for one, infos in zip(hosts, lists, strict=True):
         if not infos:
             raise OSError(f"getaddrinfo({one!r}) returned empty list")
     return list(dict.fromkeys(itertools.chain.from_iterable(lists)))

@@ -6,6 +6,3 @@ enum { VL_EFOREIGN = -30001 };
 const char *uv_err_name(int status);
 const char *uv_strerror(int status);
 const char *uv_version_string(void);
-
-/* Threads of the calling thread's last refused call: who runs the loop. */
-uint64_t vl_refused_owner(void);

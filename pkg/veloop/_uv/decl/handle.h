@@ -2,3 +2,6 @@
 int vl_handle_close(vl_handle_t *handle);
 int vl_handle_fileno(vl_handle_t *handle);
 int64_t vl_handle_id(vl_handle_t *handle);
+
+/* Handles allocated and not freed yet, in the whole process. */
+int vl_live_handles(void);

@@ -27,5 +27,5 @@ int vl_loop_wakeup(vl_loop_t *loop);
 /* Forwards the bytes that Python's C signal handler writes to the other end of fd. */
 int vl_loop_watch_signals(vl_loop_t *loop, int fd);
 
-/* Handles allocated and not freed yet, in the whole process. */
-int vl_live_handles(void);
+/* Who runs the loop that refused the calling thread's last call, as threading.get_ident() does. */
+uint64_t vl_refused_owner(void);

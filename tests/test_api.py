@@ -1,0 +1,120 @@
+"""The public face: names, signatures and docstrings, held against the running Python's asyncio."""
+
+import asyncio
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import veloop
+
+# What the first releases leave to come; each entry goes when its method is there.
+TO_COME = {
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "create_datagram_endpoint",
+    "create_unix_connection",
+    "create_unix_server",
+    "sendfile",
+    "sock_accept",
+    "sock_connect",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_sendall",
+    "sock_sendfile",
+    "sock_sendto",
+    "start_tls",
+    "subprocess_exec",
+    "subprocess_shell",
+}
+
+# asyncio.AbstractEventLoop's signatures lag behind what its loops take, so we look at these.
+STOCK = asyncio.SelectorEventLoop
+
+
+def public_methods(kind):
+    return {
+        name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))
+    }
+
+
+# What veloop has everywhere and asyncio only in newer versions.
+NEWER = {
+    "create_server": {"keep_alive"},
+    "create_task": {"kwargs"},
+    "create_connection": {"all_errors"},
+    "shutdown_default_executor": {"timeout"},
+}
+
+
+def test_all_public_methods_of_asyncios_loop_are_there_or_to_come():
+    assert public_methods(STOCK) <= public_methods(veloop.EventLoop)
+    own = {name for name in public_methods(STOCK) if name in _defined(veloop.EventLoop)}
+    assert public_methods(STOCK) - own == TO_COME
+
+
+def _defined(kind):
+    """Names defined by veloop, not inherited from AbstractEventLoop."""
+    return {name for base in kind.__mro__ if "veloop" in base.__module__ for name in vars(base)}
+
+
+@pytest.mark.parametrize("name", sorted(public_methods(STOCK) - TO_COME))
+def test_signature_is_asyncios(name):
+    ours = inspect.signature(getattr(veloop.EventLoop, name)).parameters
+    theirs = inspect.signature(getattr(STOCK, name)).parameters
+    newer = NEWER.get(name, set())
+    assert [p for p in ours if p not in newer] == [p for p in theirs if p not in newer]
+    for key, parameter in theirs.items():
+        assert ours[key].kind == parameter.kind, key
+        assert ours[key].default == parameter.default, key
+
+
+@pytest.mark.parametrize("kind", [veloop.EventLoop, asyncio.Server], ids=lambda kind: kind.__name__)
+def test_every_public_method_says_what_it_does(kind):
+    if kind is asyncio.Server:
+        from veloop.loop.server import Server as kind
+    for name in _defined(kind):
+        if not name.startswith("_") and callable(getattr(kind, name)):
+            assert inspect.getdoc(getattr(kind, name)), name
+
+
+@pytest.mark.parametrize("name", sorted(TO_COME))
+@pytest.mark.veloop_only("asyncio has them all")
+def test_what_is_to_come_says_so(loop, name):
+    method = getattr(loop, name)
+    needed = [
+        None
+        for p in inspect.signature(method).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    with pytest.raises(NotImplementedError):
+        loop.run_until_complete(method(*needed))
+
+
+def test_everything_in_all_is_there_and_documented():
+    for name in veloop.__all__:
+        assert hasattr(veloop, name), name
+    assert set(veloop.__all__) <= set(dir(veloop))
+    for name in ("EventLoop", "Runner", "new_event_loop", "run"):
+        assert inspect.getdoc(getattr(veloop, name)), name
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        veloop.no_such_name  # noqa: B018
+
+
+def test_libuv_version_is_the_pinned_one():
+    parts = [int(part) for part in veloop.libuv_version.split(".")]
+    assert parts >= [1, 48, 0]
+
+
+def test_import_makes_no_loop_and_no_policy():
+    code = (
+        "import asyncio, sys, veloop; from veloop._uv import lib; "
+        "assert lib.vl_live_handles() == 0; assert 'veloop.policies' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
