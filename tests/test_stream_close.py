@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import warnings
 import weakref
 
 import pytest
@@ -137,7 +138,9 @@ def test_nothing_is_read_after_close(loop):
             peer.sendall(b"too late")
             await turns(20)
             assert protocol.data == b""
-            await in_executor(read_all, peer)
+            # The socket is closed with something unread, which is a reset to the peer.
+            with contextlib.suppress(ConnectionResetError):
+                await in_executor(read_all, peer)
             await protocol.lost
             assert protocol.data == b""
 
@@ -501,18 +504,33 @@ async def left_open(loop, way, peers):
     return weakref.ref(transport)
 
 
+@contextlib.contextmanager
+def unclosed():
+    """Texts of the warnings about unclosed transports, filled in at the end of the block.
+
+    In a cycle asyncio's socket may be finalized, and complain, before its transport.
+    """
+    texts = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield texts
+        collect()
+        texts += [str(each.message) for each in caught if each.category is ResourceWarning]
+        texts[:] = [text for text in texts if text.startswith("unclosed transport")]
+        caught.clear()  # they hold on to the transports
+        collect()
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_transport_open_when_its_loop_is_closed_is_warned_of(new_loop, way):
     loop, peers = new_loop(), []
     reference = run(loop, left_open(loop, way, peers))
     collect()
     assert reference() is not None
-    with pytest.warns(ResourceWarning, match="unclosed transport") as caught:
+    with unclosed() as texts:
         loop.close()
         del loop
-        collect()
-    messages = [str(each.message) for each in caught]
-    assert sum("unclosed transport" in message for message in messages) == 1
+    assert len(texts) == 1
     assert reference() is None
     # It is closed all the same.
     with peers[0] as peer:
@@ -525,10 +543,10 @@ def test_transport_of_a_closed_loop_may_be_used_in_any_way(new_loop, way):
     loop, peers = new_loop(), []
     transport = run(loop, left_open(loop, way, peers))()
     loop.close()
-    with peers[0], pytest.warns(ResourceWarning, match="unclosed transport"):
+    with peers[0], unclosed() as texts:
         use_in_every_way(transport)
         del transport
-        collect()
+    assert len(texts) == 1
 
 
 def use_in_every_way(transport):
@@ -562,7 +580,7 @@ def test_write_to_a_transport_of_a_closed_loop_is_like_one_after_the_end(new_loo
     loop, peers = new_loop(), []
     transport = run(loop, left_open(loop, way, peers))()
     loop.close()
-    with peers[0] as peer, pytest.warns(ResourceWarning, match="unclosed transport"):
+    with peers[0] as peer, unclosed() as texts:
         assert transport.is_closing()
         assert not transport.is_reading()
         with caplog.at_level(logging.WARNING, logger="asyncio"):
@@ -573,6 +591,7 @@ def test_write_to_a_transport_of_a_closed_loop_is_like_one_after_the_end(new_loo
         collect()
         peer.settimeout(PATIENCE)
         assert peer.recv(1) == b""
+    assert len(texts) == 1
 
 
 @pytest.mark.parametrize("size", [0, MUCH])
@@ -581,10 +600,10 @@ def test_loop_may_be_closed_before_connection_lost_was_called(new_loop, size):
     transport = run(loop, left_open(loop, "given", peers))()
     transport.write(bytes(size))
     transport.close()
-    with peers[0], pytest.warns(ResourceWarning, match="unclosed transport"):
+    with peers[0], unclosed() as texts:
         loop.close()
         del transport, loop
-        collect()
+    assert len(texts) == 1
 
 
 def test_transport_works_after_its_protocol_let_go_of_it(loop):

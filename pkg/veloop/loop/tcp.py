@@ -247,42 +247,37 @@ async def create_connection(
     if interleave:
         infos = _interleave(infos, interleave)
     sock = await _connect_any(loop, infos, local_infos, happy_eyeballs_delay, all_errors)
-    try:
-        transport = _make_transport(loop, sock, protocol_factory)
-    except BaseException:
-        sock.close()  # the application never saw it
-        raise
-    return await _started(loop, transport)
+    return await open_transport(loop, sock, protocol_factory)
 
 
 async def open_transport(
     loop: EventLoop, sock: socket.socket, protocol_factory: ProtocolFactory
 ) -> tuple[asyncio.Transport, Any]:
-    """A transport over the application's connected socket.
+    """A transport over a connected socket, which is the transport's from here on.
 
-    The socket stays the application's if there is no transport to be made, and is the
-    transport's from then on, whatever happens.
+    If there is no transport to be made the socket is closed, as in CPython 3.14 and newer,
+    unless it turns out to be another transport's.
     """
-    return await _started(loop, _make_transport(loop, sock, protocol_factory))
-
-
-def _make_transport(
-    loop: EventLoop, sock: socket.socket, protocol_factory: ProtocolFactory
-) -> StreamTransport:
-    sock.setblocking(False)
-    protocol = protocol_factory()
-    check_protocol(protocol)
-    driver = loop._driver
-    status = lib.vl_tcp_open(driver.pointer, sock.fileno(), True, driver.out)
-    if status == lib.UV_EEXIST:
-        raise RuntimeError(
-            f"File descriptor {sock.fileno()} is used by another transport: {sock!r}"
-        )
-    check(status)
+    in_use = False
+    try:
+        sock.setblocking(False)
+        protocol = protocol_factory()
+        check_protocol(protocol)
+        driver = loop._driver
+        status = lib.vl_tcp_open(driver.pointer, sock.fileno(), True, driver.out)
+        if status == lib.UV_EEXIST:
+            in_use = True
+            raise RuntimeError(f"File descriptor {sock.fileno()} is used by a transport: {sock!r}")
+        check(status)
+    except BaseException:
+        if not in_use:
+            sock.close()
+        raise
     handle = driver.out[0]
     if sock.family != getattr(socket, "AF_UNIX", None):
         lib.vl_tcp_nodelay(handle)
-    return StreamTransport(loop, protocol, contextvars.copy_context(), handle, sock=sock)
+    transport = StreamTransport(loop, protocol, contextvars.copy_context(), handle, sock=sock)
+    return await _started(loop, transport)
 
 
 async def _started(loop: EventLoop, transport: StreamTransport) -> tuple[asyncio.Transport, Any]:
