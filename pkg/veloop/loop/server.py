@@ -55,7 +55,7 @@ class Listener:
             return
         handle = ffi.cast("vl_handle_t *", a)
         slab = self._loop._driver.slab
-        end = b + 2 + sum(slab[b : b + 2])
+        end = b + 6 + sum(slab[b : b + 2])  # two sizes, two addresses, a descriptor
         self._server._accepted(handle, slab[b:end])
 
     def _on_error(self, exc: BaseException) -> None:

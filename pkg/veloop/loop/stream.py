@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import socket
+import sys
 from asyncio import trsock
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,7 @@ class StreamTransport(Transport):
             else:
                 self._on_held(a, self._slab[b : b + a] if a > 0 else b"")
         elif kind == VL_WRITE:
-            self._on_written(a, b)
+            self._on_written(a)
 
     def _on_held(self, status: int, data: bytes) -> None:
         """Something was read that is not plain data for a protocol that listens."""
@@ -216,14 +217,14 @@ class StreamTransport(Transport):
         if not keep_open:
             self.close()
 
-    def _on_written(self, status: int, queued: int) -> None:
-        self._queued = queued
-        if status < 0:
-            if not self._conn_lost:
-                self._fatal_error(error(status), "Fatal write error on socket transport")
-            return
+    def _on_written(self, status: int) -> None:
         if self._conn_lost:
             return
+        if status < 0:
+            self._fatal_error(error(status), "Fatal write error on socket transport")
+            return
+        # Not what the record could say: something may have been written since.
+        self._queued = lib.vl_stream_queued(self._handle)
         if self._protocol_paused:
             self._run(self._maybe_resume_protocol)
         if not self._queued and self._closing and not self._conn_lost:
@@ -302,6 +303,8 @@ class StreamTransport(Transport):
         return data
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
+        if self._eof:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
         pieces = []
         total = 0
         for data in list_of_data:
@@ -337,7 +340,9 @@ class StreamTransport(Transport):
     def get_write_buffer_size(self) -> int:
         if not self._queued or self._handle is None:
             return 0
-        return check(lib.vl_stream_queued(self._handle))
+        queued = lib.vl_stream_queued(self._handle)
+        # Another thread may ask too, and gets what was known last.
+        return self._queued if queued == VL_EFOREIGN else queued
 
     def can_write_eof(self) -> bool:
         return True
@@ -405,7 +410,11 @@ class StreamTransport(Transport):
     # ----------------------------------------------------------------------- extra info
 
     def _fileno(self) -> int:
-        return -1 if self._handle is None else lib.vl_handle_fileno(self._handle)
+        if self._handle is None:
+            return -1
+        if self._sock is not None:
+            return self._sock.fileno()
+        return int.from_bytes(self._addresses[-4:], sys.byteorder, signed=True)
 
     @staticmethod
     def _names_of(sock: socket.socket) -> dict[str, Any]:
@@ -465,8 +474,8 @@ def check_protocol(protocol: Any) -> None:
 
 
 def split_addresses(raw: bytes) -> tuple[Any, Any]:
-    """(peer, own) of what the listener left in the slab: two sizes, two sockaddrs."""
+    """(peer, own) of what the listener left in the slab: sizes, sockaddrs, descriptor."""
     if not raw:
         return None, None
     end = 2 + raw[0]
-    return sockaddr.unpack(raw[2:end]), sockaddr.unpack(raw[end:])
+    return sockaddr.unpack(raw[2:end]), sockaddr.unpack(raw[end:-4])

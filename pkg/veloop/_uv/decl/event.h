@@ -2,9 +2,10 @@
  *
  *   kind            id         a                       b
  *   VL_READ         stream     bytes read, or status   offset of the bytes in the slab
- *   VL_WRITE        stream     status                  bytes still queued
+ *   VL_WRITE        stream     status                  -
  *   VL_CONNECT      stream     status                  -
- *   VL_ACCEPT       listener   vl_handle_t *, status   offset of the addresses in the slab
+ *   VL_ACCEPT       listener   vl_handle_t *, status   offset in the slab of the addresses and
+ *                                                      the descriptor (listener.c)
  *   VL_POLL         poll       VL_READABLE | ...       -
  *   VL_SIGNAL       0          bytes read              offset of the signal numbers in the slab
  *   VL_GETADDRINFO  request    status                  vl_dns_t *

@@ -32,10 +32,8 @@ static void on_close(uv_handle_t *uv) {
 }
 
 void vl_handle_close_unguarded(vl_handle_t *handle) {
-  uv_os_fd_t fd;
-
-  if (handle->borrowed && uv_fileno(&handle->uv.handle, &fd) == 0)
-    vl_port_borrowed_fd = (int) (intptr_t) fd;
+  if (handle->borrowed)
+    vl_port_borrowed_fd = vl_handle_fileno_unguarded(handle);
   uv_close(&handle->uv.handle, on_close);
   vl_port_borrowed_fd = -1;
 }
@@ -47,12 +45,10 @@ int vl_handle_close(vl_handle_t *handle) {
   return 0;
 }
 
-int vl_handle_fileno(vl_handle_t *handle) {
+int vl_handle_fileno_unguarded(vl_handle_t *handle) {
   uv_os_fd_t fd;
-  int r;
+  int r = uv_fileno(&handle->uv.handle, &fd);
 
-  VL_GUARD(handle->loop);
-  r = uv_fileno(&handle->uv.handle, &fd);
   return r == 0 ? (int) (intptr_t) fd : r;
 }
 

@@ -17,9 +17,9 @@
 #include <unistd.h>
 #endif
 
-/* For each connection the slab gets both addresses: the size of the peer's and of our own, a
- * byte each, then the one and the other. */
-enum { ADDRESSES_MAX = 2 + 2 * sizeof(struct sockaddr_storage) };
+/* For each connection the slab gets: the size of the peer's address and of our own, a byte
+ * each; the one and the other; the descriptor, which vl_tcp_adopt may yet have moved. */
+enum { ADDRESSES_MAX = 2 + 2 * sizeof(struct sockaddr_storage) + sizeof(int32_t) };
 
 static int accept_one(int listener, char *addresses, size_t *size) {
   struct sockaddr_storage peer, own;
@@ -55,6 +55,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
   vl_loop_t *loop = listener->loop;
   char *addresses;
   size_t size = 0;
+  int32_t fd32;
   int i, fd;
   int64_t r;
 
@@ -81,8 +82,10 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
       vl_emit(loop, VL_ACCEPT, listener->id, r, 0);
       return;
     }
+    fd32 = (int32_t) vl_handle_fileno_unguarded(handle);
+    memcpy(addresses + size, &fd32, sizeof(fd32));
     vl_emit(loop, VL_ACCEPT, listener->id, (int64_t) (intptr_t) handle,
-            vl_slab_commit(loop, size));
+            vl_slab_commit(loop, size + sizeof(fd32)));
   }
 }
 

@@ -102,6 +102,7 @@ int64_t vl_slab_commit(vl_loop_t *loop, size_t size);
 vl_handle_t *vl_handle_alloc(vl_loop_t *loop, uv_handle_type type);
 void vl_handle_discard(vl_handle_t *handle); /* never initialised by libuv */
 void vl_handle_close_unguarded(vl_handle_t *handle);
+int vl_handle_fileno_unguarded(vl_handle_t *handle);
 
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle);
 void vl_poll_forget(vl_loop_t *loop, int fd);

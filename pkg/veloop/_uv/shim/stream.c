@@ -162,8 +162,8 @@ static void on_write(uv_write_t *request, int status) {
     if (handle->shutting && status == 0)
       shutdown_now(handle);
   }
-  vl_emit(handle->loop, VL_WRITE, handle->id, status,
-          (int64_t) (handle->waiting_size + handle->flying_size));
+  /* How much is queued is asked by vl_stream_queued: it may be more until this is read. */
+  vl_emit(handle->loop, VL_WRITE, handle->id, status, 0);
 }
 
 /* Queues what is left of the vector after the first done bytes. */

@@ -9,22 +9,35 @@
 #include <unistd.h>
 #endif
 
+/* Without port.h libuv would close a borrowed descriptor, and gets a copy instead. */
+#if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
+enum { CAN_BORROW = 1 };
+#else
+enum { CAN_BORROW = 0 };
+#endif
+
+#ifndef _WIN32
+static int open_copy(vl_handle_t *handle, int fd) {
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  int r;
+
+  if (copy < 0)
+    return uv_translate_sys_error(errno);
+  r = uv_tcp_open(&handle->uv.tcp, copy);
+  if (r != 0)
+    close(copy);
+  return r;
+}
+#endif
+
 /* Adopts a socket of any stream family: libuv's TCP handle only reads, writes and closes it.
  * The number may still be known to libuv although its descriptor was closed behind its back:
  *  - by a watch (add_reader) that was never removed: the watch gives way;
  *  - by a stream: then ours moves to another number. */
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) {
   vl_handle_t *handle;
-  int r, moved;
+  int r;
 
-#ifdef VL_SYSTEM_LIBUV
-  if (borrowed) { /* no port.h in that libuv, so it would close the descriptor: a copy for it */
-    fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (fd < 0)
-      return uv_translate_sys_error(errno);
-    borrowed = 0;
-  }
-#endif
   handle = vl_handle_alloc(loop, UV_TCP);
   if (handle == NULL)
     return UV_ENOMEM;
@@ -38,20 +51,23 @@ int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) 
 #ifdef _WIN32
   r = uv_tcp_open(&handle->uv.tcp, fd);
 #else
-  /* libuv never closes the standard streams' numbers, whatever they are now. */
-  r = fd <= STDERR_FILENO && !borrowed ? UV_EEXIST : uv_tcp_open(&handle->uv.tcp, fd);
+  if (borrowed && !CAN_BORROW)
+    r = open_copy(handle, fd);
+  else if (fd <= STDERR_FILENO && !borrowed)
+    r = UV_EEXIST; /* libuv never closes the standard streams' numbers, whatever they are now */
+  else
+    r = uv_tcp_open(&handle->uv.tcp, fd);
   if (r == UV_EEXIST && !borrowed) {
-    moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    r = moved < 0 ? uv_translate_sys_error(errno) : uv_tcp_open(&handle->uv.tcp, moved);
-    if (moved >= 0)
-      close(r == 0 ? fd : moved);
+    r = open_copy(handle, fd);
+    if (r == 0)
+      close(fd);
   }
 #endif
   if (r != 0) {
     vl_handle_close_unguarded(handle);
     return r;
   }
-  handle->borrowed = borrowed;
+  handle->borrowed = borrowed && CAN_BORROW;
   *into = handle;
   return handle->id;
 }
