@@ -28,13 +28,8 @@ def main(kind):
         new_event_loop = asyncio.SelectorEventLoop
     app = web.Application(client_max_size=1 << 30)
     app.add_routes([web.get("/", query), web.post("/", echo), web.get("/loop", loop)])
-    # Not access_log: it would cost more than the server.
-    web.run_app(app, host="127.0.0.1", port=0, access_log=None, loop=new_event_loop(), print=say)
-
-
-def say(text):
-    # aiohttp prints the port that was asked for (0) when told the host; the sockets know better.
-    print(text, flush=True)
+    # The access log would cost more than the server.
+    web.run_app(app, host="127.0.0.1", port=0, access_log=None, loop=new_event_loop())
 
 
 if __name__ == "__main__":
