@@ -19,6 +19,9 @@ WAYS = ("accepted", "connected", "given")
 
 HOST = "127.0.0.1"
 
+# The longest that one run of a loop may take.
+BOUND = PATIENCE / 2
+
 # More bytes than the kernel's buffers of a loopback connection take at once.
 MUCH = 1 << 24
 
@@ -33,10 +36,19 @@ def run(loop, awaitable):
     """The result of the awaitable on this loop; TimeoutError if it takes far too long."""
 
     async def bounded():
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(BOUND):
             return await awaitable
 
     return loop.run_until_complete(bounded())
+
+
+def run_forever(loop):
+    """loop.run_forever() for a test that expects it to be ended by an exception."""
+    handle = loop.call_later(BOUND, loop.stop)
+    try:
+        loop.run_forever()
+    finally:
+        handle.cancel()
 
 
 async def turns(count=3):

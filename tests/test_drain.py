@@ -26,6 +26,7 @@ from tcp_helpers import (
     pattern,
     reset,
     run,
+    run_forever,
     serving,
     turns,
     until,
@@ -101,7 +102,7 @@ def test_interrupt_in_data_received_loses_nothing(loop, connections, ending, deb
     for number, (_, peer) in enumerate(pairs):
         peer.sendall(b"%04d" % number)
     with pytest.raises(ending, match="data_received"):
-        loop.run_forever()
+        run_forever(loop)
     for number, (protocol, _) in enumerate(pairs):
         run(loop, protocol.received(4))
         assert protocol.data == b"%04d" % number
@@ -119,7 +120,7 @@ def test_interrupted_again_and_again_loses_nothing(loop, connections, ending):
         peer.sendall(b"data")
     for _ in pairs:
         with pytest.raises(ending):
-            loop.run_forever()
+            run_forever(loop)
     assert [bytes(protocol.data) for protocol, _ in pairs] == [b"data"] * 10
 
 
@@ -152,7 +153,7 @@ def test_interrupt_between_pieces_of_one_connection_loses_nothing(loop, ending):
     while len(protocol.data) < len(data):
         protocol.raises = {"data_received": ending}
         with pytest.raises(ending):
-            loop.run_forever()
+            run_forever(loop)
         interrupts += 1
     protocol.raises = {}
     assert interrupts > 1
@@ -185,7 +186,7 @@ def test_interrupt_while_held_data_is_delivered_loses_nothing(loop, ending):
         protocol.raises = {"data_received": ending}
         protocol.transport.resume_reading()
         with pytest.raises(ending):
-            loop.run_forever()
+            run_forever(loop)
     protocol.raises = {}
     assert protocol.data == data
     run(loop, sending)
@@ -226,7 +227,7 @@ def test_interrupt_in_a_held_piece_does_not_stop_the_ones_behind_it(loop, ending
     protocol.raises = {"data_received": ending}
     protocol.transport.resume_reading()
     with pytest.raises(ending):
-        loop.run_forever()
+        run_forever(loop)
     run(loop, protocol.received(len(data)))
     assert protocol.data == data
     run(loop, sending)
@@ -257,7 +258,7 @@ def test_interrupt_in_buffer_updated_loses_nothing(loop, ending):
     with peer:
         peer.sendall(data)
         with pytest.raises(ending):
-            loop.run_forever()
+            run_forever(loop)
         assert run(loop, protocol.received(1000)) == data
     assert run(loop, protocol.lost) is None
 
@@ -277,7 +278,7 @@ def test_connection_whose_connection_made_was_interrupted_is_read(loop, ending):
     for peer in peers:
         peer.sendall(b"hello")
     with pytest.raises(ending):
-        loop.run_forever()
+        run_forever(loop)
     run_until(loop, lambda: len(protocols) == 3)
     for protocol, peer in zip(protocols, peers, strict=True):
         assert run(loop, protocol.received(5)) == b"hello"
@@ -294,7 +295,7 @@ def test_connection_whose_eof_received_was_interrupted_ends(loop, connections, e
     peer.shutdown(socket.SHUT_WR)
     other_peer.shutdown(socket.SHUT_WR)
     with pytest.raises(ending):
-        loop.run_forever()
+        run_forever(loop)
     assert run(loop, other.lost) is None
     assert run(loop, protocol.lost) is None
 
@@ -305,7 +306,7 @@ def test_connection_whose_connection_lost_was_interrupted_is_released(loop, conn
     protocol.raises = {"connection_lost": ending}
     protocol.transport.close()
     with pytest.raises(ending):
-        loop.run_forever()
+        run_forever(loop)
     run(loop, turns())
     assert peer.recv(1) == b""
     assert protocol.transport.get_extra_info("socket").fileno() == -1
@@ -328,7 +329,7 @@ def test_protocol_factory_that_interrupts_loses_only_its_own_connection(loop, en
 
     server, peers = run(loop, setup())
     with pytest.raises(ending, match="in the factory"):
-        loop.run_forever()
+        run_forever(loop)
     run_until(loop, lambda: len(protocols) == 2)
     for protocol in protocols:
         run(loop, protocol.connected)
@@ -359,7 +360,7 @@ def test_loop_closed_after_an_interrupt_releases_what_was_not_delivered(new_loop
     for peer in peers:
         peer.sendall(b"data")
     with pytest.raises(ending):
-        loop.run_forever()
+        run_forever(loop)
     server.close()
     # Some transports may have been made: that they are not closed is this test's doing.
     with warnings.catch_warnings():
@@ -488,7 +489,7 @@ def test_interrupt_in_a_batch_for_which_the_ring_grew(loop, connections, ending)
         peer.sendall(b"%04d" % number)
     for _ in range(4):
         with pytest.raises(ending):
-            loop.run_forever()
+            run_forever(loop)
     run_until(loop, lambda: all(len(protocol.data) == 4 for protocol, _ in pairs))
     assert [bytes(protocol.data) for protocol, _ in pairs] == [b"%04d" % n for n in range(400)]
 

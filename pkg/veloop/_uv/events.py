@@ -30,7 +30,7 @@ SIGNALS = 0  # the id under which the bytes of the signal wakeup descriptor come
 class Driver:
     """One libuv loop: its pointer, its slab, and who is told about what."""
 
-    __slots__ = ("_capacity", "_ring", "out", "pointer", "records", "slab", "targets")
+    __slots__ = ("_capacity", "_ring", "out", "pointer", "records", "slab", "targets", "view")
 
     def __init__(self) -> None:
         status = ffi.new("int *")
@@ -41,6 +41,7 @@ class Driver:
         self.targets: dict[int, Target] = {}
         self.records: Iterator[Record] | None = None
         self.slab = ffi.buffer(lib.vl_loop_slab(pointer), lib.vl_loop_slab_size(pointer))
+        self.view = memoryview(self.slab).cast("B")  # for who copies out of it without bytes
         self.out = ffi.new("vl_handle_t **")  # where the open functions put the handle
         self._remember_ring()
 

@@ -138,7 +138,7 @@ class StreamTransport(Transport):
         if kind == VL_READ:
             if a > 0 and self._live:
                 if self._buffered:
-                    self._feed(self._slab[b : b + a])
+                    self._feed(self._loop._driver.view[b : b + a])
                     return
                 try:
                     self._run(self._protocol.data_received, self._slab[b : b + a])
@@ -162,12 +162,11 @@ class StreamTransport(Transport):
         elif status < 0:
             self._fatal_error(error(status), "Fatal read error on socket transport")
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, rest: memoryview) -> None:
         """Give data to a BufferedProtocol, in as many pieces as its buffers make of it.
 
         It may pause, close or hand over to another protocol after any piece.
         """
-        rest = memoryview(data)
         while rest:
             if self._closing:
                 return
@@ -195,7 +194,7 @@ class StreamTransport(Transport):
 
     def _deliver(self, data: bytes) -> None:
         if self._buffered:
-            self._feed(data)
+            self._feed(memoryview(data))
             return
         try:
             self._run(self._protocol.data_received, data)
@@ -456,12 +455,17 @@ class StreamTransport(Transport):
 
 def _fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
     """Copy the beginning of data into the protocol's next buffer. -> how much of it."""
-    buffer = protocol.get_buffer(-1)
-    size = len(memoryview(buffer).cast("B"))
+    buffer: Any = protocol.get_buffer(-1)
+    if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
+        buffer = memoryview(buffer).cast("B")
+    size = len(buffer)
     if not size:
         raise RuntimeError("get_buffer() returned an empty buffer")
-    size = min(size, len(data))
-    memoryview(buffer).cast("B")[:size] = data[:size]
+    if size > len(data):
+        size = len(data)
+        buffer[:size] = data
+    else:
+        buffer[:] = data[:size]
     return size
 
 
