@@ -11,6 +11,7 @@ import functools
 import os
 import socket
 import struct
+import weakref
 
 from helpers import PATIENCE, RecordingProtocol, listening_socket, tcp_pair
 
@@ -156,6 +157,37 @@ async def linked(loop, client_factory=None, server_factory=None):
         finally:
             end(transport)
             await turns()
+
+
+class Sink(asyncio.Protocol):
+    """Keeps nothing."""
+
+
+async def left_alone(loop, way, peers):
+    """A weak reference to a transport that nobody but the loop has; its peer goes into `peers`."""
+    if way == "accepted":
+        transports = []
+
+        class Telling(Sink):
+            def connection_made(self, transport):
+                transports.append(transport)
+
+        server = await loop.create_server(Telling, HOST, 0)
+        peers.append(socket.create_connection(address(server), PATIENCE))
+        await until(lambda: transports)
+        server.close()
+        transport = transports.pop()
+    elif way == "connected":
+        with listening_socket() as listener:
+            transport, _ = await loop.create_connection(Sink, *listener.getsockname())
+            peers.append(listener.accept()[0])
+    else:
+        with tcp_pair() as (client, server_side):
+            peers.append(client.dup())
+            transport, _ = await loop.connect_accepted_socket(Sink, server_side.dup())
+    peers[-1].settimeout(PATIENCE)
+    await turns()
+    return weakref.ref(transport)
 
 
 # ------------------------------------------------------------ awkward peers and addresses

@@ -15,15 +15,15 @@ from helpers import (
     RecordingProtocol,
     collect,
     drain,
-    listening_socket,
-    tcp_pair,
 )
 from tcp_helpers import (
     HOST,
     MUCH,
     WAYS,
+    Sink,
     address,
     in_executor,
+    left_alone,
     linked,
     pattern,
     reset,
@@ -474,36 +474,6 @@ def test_transport_that_ended_needs_no_garbage_collector(loop):
 # ------------------------------------------------------------ transports nobody closes
 
 
-class Sink(asyncio.Protocol):
-    """Keeps nothing."""
-
-
-async def left_open(loop, way, peers):
-    """A weak reference to a transport that nobody but the loop has; its peer goes into `peers`."""
-    if way == "accepted":
-        transports = []
-
-        class Telling(Sink):
-            def connection_made(self, transport):
-                transports.append(transport)
-
-        server = await loop.create_server(Telling, HOST, 0)
-        peers.append(socket.create_connection(address(server), PATIENCE))
-        await until(lambda: transports)
-        server.close()
-        transport = transports.pop()
-    elif way == "connected":
-        with listening_socket() as listener:
-            transport, _ = await loop.create_connection(Sink, *listener.getsockname())
-            peers.append(listener.accept()[0])
-    else:
-        with tcp_pair() as (client, server_side):
-            peers.append(client.dup())
-            transport, _ = await loop.connect_accepted_socket(Sink, server_side.dup())
-    await turns()
-    return weakref.ref(transport)
-
-
 @contextlib.contextmanager
 def unclosed():
     """Texts of the warnings about unclosed transports, filled in at the end of the block.
@@ -524,7 +494,7 @@ def unclosed():
 @pytest.mark.parametrize("way", WAYS)
 def test_transport_open_when_its_loop_is_closed_is_warned_of(new_loop, way):
     loop, peers = new_loop(), []
-    reference = run(loop, left_open(loop, way, peers))
+    reference = run(loop, left_alone(loop, way, peers))
     collect()
     assert reference() is not None
     with unclosed() as texts:
@@ -541,7 +511,7 @@ def test_transport_open_when_its_loop_is_closed_is_warned_of(new_loop, way):
 @pytest.mark.parametrize("way", WAYS)
 def test_transport_of_a_closed_loop_may_be_used_in_any_way(new_loop, way):
     loop, peers = new_loop(), []
-    transport = run(loop, left_open(loop, way, peers))()
+    transport = run(loop, left_alone(loop, way, peers))()
     loop.close()
     with peers[0], unclosed() as texts:
         use_in_every_way(transport)
@@ -578,7 +548,7 @@ def use_in_every_way(transport):
 @pytest.mark.parametrize("way", WAYS)
 def test_write_to_a_transport_of_a_closed_loop_is_like_one_after_the_end(new_loop, way, caplog):
     loop, peers = new_loop(), []
-    transport = run(loop, left_open(loop, way, peers))()
+    transport = run(loop, left_alone(loop, way, peers))()
     loop.close()
     with peers[0] as peer, unclosed() as texts:
         assert transport.is_closing()
@@ -597,7 +567,7 @@ def test_write_to_a_transport_of_a_closed_loop_is_like_one_after_the_end(new_loo
 @pytest.mark.parametrize("size", [0, MUCH])
 def test_loop_may_be_closed_before_connection_lost_was_called(new_loop, size):
     loop, peers = new_loop(), []
-    transport = run(loop, left_open(loop, "given", peers))()
+    transport = run(loop, left_alone(loop, "given", peers))()
     transport.write(bytes(size))
     transport.close()
     with peers[0], unclosed() as texts:

@@ -11,12 +11,12 @@ import io
 import signal
 import socket
 
-import pytest
-
 import load
-from helpers import LOOPS, import_veloop, refusing_address, run
+import pytest
 from payload import MEGABYTE, Checksum, chunks, payload
 from servers import CONNECTIONS, REQUESTS, Server, get_head, read_response, read_to_end
+
+from helpers import LOOPS, import_veloop, refusing_address, run
 
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed (pip install '.[test]')")
 web = pytest.importorskip("aiohttp.web")
@@ -64,6 +64,17 @@ def test_load_with_bodies(server):
 def test_load_with_large_bodies(server):
     result = load.run(server.url, 4, 2, body=LARGE)
     assert result.ok, result.errors
+
+
+@pytest.mark.slow
+def test_load_in_debug_mode(loop_kind):
+    """asyncio's debug mode finds nothing to complain of."""
+    options = ("-X", "dev", "-W", "error")
+    with Server(loop_kind, "aiohttp_server.py", loop_kind, options=options) as server:
+        result = load.run(server.url, 500, CONNECTIONS)
+        assert result.ok, result.errors
+        assert server.stop(signal.SIGTERM) == 0
+        assert not server.complaints(), server.output
 
 
 @pytest.mark.slow

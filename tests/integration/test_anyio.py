@@ -9,9 +9,9 @@ import socket
 import threading
 
 import pytest
-
-from helpers import has_ipv6, import_veloop, new_event_loop, refusing_address
 from payload import MEGABYTE, Checksum, chunks, payload
+
+from helpers import has_ipv6, import_veloop, new_event_loop, refusing_address, run
 
 anyio = pytest.importorskip("anyio", reason="anyio is not installed (pip install '.[test]')")
 
@@ -424,6 +424,21 @@ async def test_an_abandoned_thread():
     release.set()
     await anyio.to_thread.run_sync(ended.wait, 20)
     assert ended.is_set()
+
+
+def test_the_root_task_without_anyio_run(loop):
+    """anyio finds the program's task by how the loop runs it, and binds its threads to that one.
+
+    A thread that were bound to the task that asked for it first would end with that task.
+    """
+
+    async def main():
+        call = anyio.to_thread.run_sync
+        first = await asyncio.create_task(call(threading.current_thread))
+        second = await asyncio.create_task(call(threading.current_thread))
+        assert first is second
+
+    run(loop, main())
 
 
 def test_blocking_portal(runner):

@@ -7,9 +7,9 @@ import sys
 import threading
 from pathlib import Path
 
+import load
 import pytest
 
-import load
 from helpers import PATIENCE, Background, listening_socket, refusing_address
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s"

@@ -9,10 +9,8 @@ import signal
 import socket
 import struct
 
-import pytest
-
 import load
-from helpers import LOOPS, Background, import_veloop
+import pytest
 from payload import MEGABYTE, Checksum, payload
 from servers import (
     CONNECTIONS,
@@ -24,6 +22,8 @@ from servers import (
     read_response,
     read_to_end,
 )
+
+from helpers import LOOPS, Background, import_veloop
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed (pip install '.[test]')")
 pytest.importorskip("httptools", reason="httptools is not installed (pip install '.[test]')")
@@ -50,6 +50,8 @@ def common_server(request):
         import_veloop()
     with uvicorn(request.param) as server:
         server.kind = request.param
+        # The smallest of several: a connection that was just closed may still be counted.
+        server.idle_fds = min(server.state()["fds"] for _ in range(5))
         yield server
         assert server.stop(signal.SIGTERM) == stock_exit_code(signal.SIGTERM)
         assert server.lines[-1].startswith("INFO:     Finished server process")
@@ -59,9 +61,9 @@ def common_server(request):
 @pytest.fixture
 def server(common_server):
     """The same, and nothing stays open there."""
-    before = common_server.state()["fds"]
     yield common_server
-    common_server.wait_until(lambda state: state["fds"] <= before, f"back at {before} descriptors")
+    idle = common_server.idle_fds
+    common_server.wait_until(lambda state: state["fds"] <= idle, f"back at {idle} descriptors")
     assert not common_server.complaints(), common_server.output
 
 
@@ -239,12 +241,13 @@ def reset(sock):
 @pytest.mark.parametrize("leave", [socket.socket.close, reset])
 def test_the_client_leaves_in_mid_upload(server, leave):
     """The application hears of it, and everybody else is served."""
-    before = server.state()["disconnects"]
+    before = server.state()
+    received, disconnects = before["received"] + 100_000, before["disconnects"] + 1
     with server.connect() as sock:
         sock.sendall(post_head("/upload", MEGABYTE) + payload(100_000))
-        server.wait_until(lambda state: state["received"] > 0, "reading the body")
+        server.wait_until(lambda state: state["received"] == received, "in the middle of the body")
         leave(sock)
-    server.wait_until(lambda state: state["disconnects"] == before + 1, "told of the disconnect")
+    server.wait_until(lambda state: state["disconnects"] == disconnects, "told of the disconnect")
     assert server.ask("/?next") == b"next"
 
 
@@ -314,8 +317,8 @@ def test_a_second_interrupt(loop_kind):
         busy.close()
         assert server.wait() == stock_exit_code(signal.SIGINT)
         server.wait_for("Finished server process")
+        # What the log says of the request that was torn off depends on uvicorn and on Python.
         assert "application stopped" not in server.lines
-        assert not server.complaints(), server.output
 
 
 def test_an_idle_connection_times_out(loop_kind):
