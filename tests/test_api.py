@@ -17,8 +17,6 @@ TO_COME = {
     "create_unix_connection",
     "create_unix_server",
     "sendfile",
-    "sock_accept",
-    "sock_connect",
     "sock_recv",
     "sock_recv_into",
     "sock_recvfrom",

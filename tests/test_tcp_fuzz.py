@@ -13,11 +13,9 @@ FUZZ = """
     warnings.simplefilter("ignore")
     seed = {seed}
     rng = random.Random(seed)
-    ALLOWED = (RuntimeError, OSError, ValueError, asyncio.CancelledError, AttributeError)
+    ALLOWED = (RuntimeError, OSError, ValueError, asyncio.CancelledError)
     if KIND == "asyncio":
-        ALLOWED += (TypeError, AssertionError, BufferError)
-    else:
-        ALLOWED = (RuntimeError, OSError, ValueError, asyncio.CancelledError)
+        ALLOWED += (AttributeError, TypeError, AssertionError, BufferError)
     loop = new_event_loop()
     loop.set_exception_handler(lambda loop, context: None)
     transports, servers, tasks, peers = [], [], [], []
@@ -125,7 +123,7 @@ FUZZ = """
         if peers:
             peer = rng.choice(peers)
             call = rng.choice([
-                lambda: peer.send(something()), lambda: peer.recv(1 << 20), peer.close,
+                lambda: peer.send(bytes(something())), lambda: peer.recv(1 << 20), peer.close,
                 lambda: peer.shutdown(rng.randrange(3)),
             ])
             attempt(call)

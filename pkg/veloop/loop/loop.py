@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from . import dns, tcp
+from . import dns, sockets, tcp
 from .core import Core
 from .poll import Poller
 from .server import ProtocolFactory, Server
@@ -47,6 +47,16 @@ class EventLoop(Core):
     def remove_writer(self, fd: FileDescriptor) -> bool:
         """Stop watching fd for writing; return whether it was watched."""
         return self._poller.remove_writer(fd)
+
+    # ----------------------------------------------------------------------- raw sockets
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect a non-blocking socket."""
+        await sockets.sock_connect(self, sock, address)
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection; return (connection, address), the connection non-blocking."""
+        return await sockets.sock_accept(self, sock)
 
     # -------------------------------------------------------------------------------- DNS
 

@@ -100,12 +100,16 @@ class StreamTransport(Transport):
         try:
             self._run(self._protocol.connection_made, self)
         except (SystemExit, KeyboardInterrupt):
+            self._begin_reading()
             raise
         except BaseException as exc:
             if not self._closing:
                 self._fatal_error(exc, "Fatal error: protocol.connection_made() call failed.")
-            return
-        if not self._closing and not self._paused:
+        else:
+            self._begin_reading()
+
+    def _begin_reading(self) -> None:
+        if not (self._closing or self._paused or self._eof_read):
             self._live = True
             check(lib.vl_stream_read_start(self._handle))
 
@@ -155,8 +159,10 @@ class StreamTransport(Transport):
         """Something was read that is not plain data for a protocol that listens."""
         if self._closing:
             return
-        if self._paused:
+        if self._paused or self._held:  # what is held comes first
             self._held.append((status, data))
+        elif status > 0:
+            self._deliver(data)
         elif status == UV_EOF:
             self._on_eof()
         elif status < 0:
@@ -167,30 +173,35 @@ class StreamTransport(Transport):
 
         It may pause, close or hand over to another protocol after any piece.
         """
-        while rest:
-            if self._closing:
-                return
-            if self._paused:
-                self._held.insert(0, (len(rest), bytes(rest)))
-                return
-            if not self._buffered:
-                self._deliver(bytes(rest))
-                return
-            try:
+        method = "get_buffer"
+        try:
+            while rest and self._live and self._buffered:
+                method = "get_buffer"
                 size = self._run(_fill, self._protocol, rest)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self._fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
-                return
-            rest = rest[size:]
-            try:
+                rest = rest[size:]
+                method = "buffer_updated"
                 self._run(self._protocol.buffer_updated, size)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:
-                self._fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
-                return
+        except (SystemExit, KeyboardInterrupt):
+            if rest:
+                self._hold(bytes(rest))
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
+            return
+        if not rest or self._closing:
+            return
+        if self._paused or self._held:
+            self._held.insert(0, (len(rest), bytes(rest)))
+        else:
+            self._deliver(bytes(rest))  # to a protocol that is no BufferedProtocol
+
+    def _hold(self, data: bytes) -> None:
+        """An interrupt came in the middle of this: what is left of it, in the next run."""
+        self._held.insert(0, (len(data), data))
+        if not self._paused and not self._closing:
+            self._live = False
+            check(lib.vl_stream_read_stop(self._handle))
+            self._loop.call_soon(self._deliver_held)
 
     def _deliver(self, data: bytes) -> None:
         if self._buffered:
@@ -209,6 +220,7 @@ class StreamTransport(Transport):
         try:
             keep_open = self._run(self._protocol.eof_received)
         except (SystemExit, KeyboardInterrupt):
+            self.close()
             raise
         except BaseException as exc:
             self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
@@ -249,26 +261,33 @@ class StreamTransport(Transport):
         if self._closing or not self._paused:
             return
         if self._held:
-            # Not from within this call: the protocol may be in the middle of something.
+            check(lib.vl_stream_read_stop(self._handle))  # it is stopped; but only the owner may
             self._paused = False
+            # Not from within this call: the protocol may be in the middle of something.
             self._loop.call_soon(self._deliver_held)
-            return
-        if not self._eof_read:
+        elif self._eof_read:
+            self._paused = False
+        else:
             check(lib.vl_stream_read_start(self._handle))
+            self._paused = False
             self._live = True
-        self._paused = False
 
     def _deliver_held(self) -> None:
         """What was read while paused comes before anything that is still in the socket."""
-        while self._held and not self._paused and not self._closing:
-            status, data = self._held.pop(0)
-            if status > 0:
-                self._deliver(data)
-            else:
-                self._on_held(status, data)
-        if not (self._paused or self._closing or self._eof_read):
-            self._live = True
-            check(lib.vl_stream_read_start(self._handle))
+        try:
+            while self._held and not self._paused and not self._closing:
+                status, data = self._held.pop(0)
+                if status > 0:
+                    self._live = True
+                    self._deliver(data)
+                else:
+                    self._on_held(status, data)
+        except (SystemExit, KeyboardInterrupt):
+            self._live = False
+            self._loop.call_soon(self._deliver_held)
+            raise
+        if not self._held:
+            self._begin_reading()
 
     # -------------------------------------------------------------------------- writing
 
