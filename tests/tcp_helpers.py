@@ -235,6 +235,46 @@ def resolve_to(loop, names):
     loop.getaddrinfo = getaddrinfo
 
 
+class Refilled:
+    """A transport with a queue that the next look at the socket empties.
+
+    What is written just then must not be taken for sent: the news that the queue is empty may be
+    older than that. How many turns it takes until the loop looks is not fixed, so tests try some.
+    """
+
+    def __init__(self, transport, peer):
+        self.expected = b""
+        self.received = []
+        self.ended = False
+        self._transport = transport
+        self._peer = peer
+        peer.setblocking(False)
+
+    def write(self, data):
+        self.expected += data  # first, for the write may lead to another one
+        self._transport.write(data)
+
+    def fill(self):
+        while not self._transport.get_write_buffer_size():
+            self.write(pattern(100_000))
+        self.read()
+
+    def read(self):
+        """Whatever is there. True once the stream has ended."""
+        try:
+            while part := self._peer.recv(1 << 20):
+                self.received.append(part)
+        except BlockingIOError:
+            return False
+        self.ended = True
+        return True
+
+    def check(self):
+        received = b"".join(self.received)
+        assert len(received) == len(self.expected)
+        assert received == self.expected
+
+
 # ------------------------------------------------------------ descriptors
 
 

@@ -452,7 +452,9 @@ def test_accepted_connections_of_a_server_closed_in_the_same_turn_are_closed(loo
             peer.close()
 
     if isinstance(loop, asyncio.SelectorEventLoop):
-        pytest.skip("not on stock asyncio: it asserts that the server is open, and leaks the socket")
+        pytest.skip(
+            "not on stock asyncio: it asserts that the server is open, and leaks the socket"
+        )
     run(loop, main())
 
 

@@ -359,10 +359,10 @@ def test_numbers_of_a_closed_loop_are_nobodys(new_loop, way):
         loop.close()
         # asyncio's transport has its socket until it is collected.
         canaries = Canaries() if is_bad_fd(number) else None
-        for call in (transport.close, transport.abort, lambda: transport.write(b"x")):
+        for method, *arguments in (["close"], ["abort"], ["write", b"x"]):
             with contextlib.suppress(RuntimeError):
-                call()
-        del transport, loop, call
+                getattr(transport, method)(*arguments)
+        del transport, loop
         collect()
         if canaries is None:
             canaries = Canaries()

@@ -1,4 +1,4 @@
-"""_uv/sockaddr.py: struct sockaddr, compared with what the kernel and the socket module make of it."""
+"""_uv/sockaddr.py: struct sockaddr, compared with what the kernel and Python make of it."""
 
 import ctypes
 import random

@@ -1,6 +1,5 @@
 """stream.py, the end of a connection: close, abort, reset, and what comes after the end."""
 
-import asyncio
 import contextlib
 import logging
 import socket

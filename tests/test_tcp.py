@@ -205,7 +205,7 @@ def test_two_hundred_connections_at_once(loop):
             self.transport.write(data)
 
     async def main():
-        async with serving(loop, lambda: Echo(loop)) as (server, protocols):
+        async with serving(loop, lambda: Echo(loop), backlog=256) as (server, protocols):
             await asyncio.gather(*(one(address(server), number) for number in range(200)))
             assert len(protocols) == 200
 
@@ -256,9 +256,7 @@ def test_local_port_may_be_chosen(loop, listener):
     async def main():
         with refusing_address() as (host, port):
             pass
-        transport, protocol = await connect(
-            loop, *listener.getsockname(), local_addr=(host, port)
-        )
+        transport, protocol = await connect(loop, *listener.getsockname(), local_addr=(host, port))
         assert transport.get_extra_info("sockname") == (host, port)
         # Else the port is in TIME_WAIT for a minute.
         transport.abort()

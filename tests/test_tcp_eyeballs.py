@@ -142,9 +142,7 @@ def test_all_errors_gives_each_of_them(loop, delay):
         with unused_addresses(socket.AF_INET, 3) as addresses:
             resolve_to(loop, {"name.example": addresses})
             with pytest.raises(ExceptionGroup, match="create_connection failed") as caught:
-                await connect(
-                    loop, "name.example", 1, all_errors=True, happy_eyeballs_delay=delay
-                )
+                await connect(loop, "name.example", 1, all_errors=True, happy_eyeballs_delay=delay)
             failures = caught.value.exceptions
             assert all(isinstance(exc, ConnectionRefusedError) for exc in failures)
             assert [tried(exc) for exc in failures] == [[port] for _, port in addresses]
@@ -244,9 +242,7 @@ def test_first_address_wins_when_it_answers(loop, delay):
         with listening_socket() as first, listening_socket() as second:
             names = [first.getsockname(), second.getsockname()]
             resolve_to(loop, {"name.example": names})
-            transport, protocol = await connect(
-                loop, "name.example", 1, happy_eyeballs_delay=delay
-            )
+            transport, protocol = await connect(loop, "name.example", 1, happy_eyeballs_delay=delay)
             if delay:
                 assert transport.get_extra_info("peername") == names[0]
             await hang_up(transport, protocol)
@@ -300,9 +296,7 @@ def test_all_failing_while_one_hangs_waits_for_it(loop):
     async def main():
         with hanging_address() as where, refusing_address() as bad:
             resolve_to(loop, {"name.example": [where, bad]})
-            task = loop.create_task(
-                connect(loop, "name.example", 1, happy_eyeballs_delay=0)
-            )
+            task = loop.create_task(connect(loop, "name.example", 1, happy_eyeballs_delay=0))
             await turns(50)
             assert not task.done()
             task.cancel()
@@ -318,9 +312,7 @@ def test_cancelled_with_several_attempts_under_way(loop):
         with hanging_address() as one, hanging_address() as two:
             resolve_to(loop, {"name.example": [one, two]})
             before = len(asyncio.all_tasks())
-            task = loop.create_task(
-                connect(loop, "name.example", 1, happy_eyeballs_delay=0)
-            )
+            task = loop.create_task(connect(loop, "name.example", 1, happy_eyeballs_delay=0))
             await until(lambda: len(asyncio.all_tasks()) >= before + 3)
             await turns()
             task.cancel()

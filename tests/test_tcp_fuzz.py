@@ -27,8 +27,9 @@ FUZZ = """
             return None
 
     def something():
+        strided = memoryview(bytes(1000))[::2] if KIND == "veloop" else b"z"
         return rng.choice([b"", b"x", b"x" * 100, bytes(70_000), bytearray(b"y" * 5000),
-                           memoryview(bytes(1000))[::2] if KIND == "veloop" else b"z", bytes(1 << 21)])
+                           strided, bytes(1 << 21)])
 
     def operate(transport):
         call = rng.choice([

@@ -338,9 +338,7 @@ def test_reuse_port_where_there_is_none(loop, monkeypatch):
 
     async def main():
         with pytest.raises(ValueError, match="reuse_port not supported"):
-            await loop.create_server(
-                lambda: RecordingProtocol(loop), HOST, 0, reuse_port=True
-            )
+            await loop.create_server(lambda: RecordingProtocol(loop), HOST, 0, reuse_port=True)
 
     run(loop, main())
 
@@ -351,9 +349,7 @@ def test_reuse_port_that_the_kernel_refuses(loop, monkeypatch):
 
     async def main():
         with pytest.raises(ValueError, match="reuse_port not supported"):
-            await loop.create_server(
-                lambda: RecordingProtocol(loop), HOST, 0, reuse_port=True
-            )
+            await loop.create_server(lambda: RecordingProtocol(loop), HOST, 0, reuse_port=True)
 
     run(loop, main())
 

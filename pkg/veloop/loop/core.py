@@ -17,7 +17,7 @@ from asyncio import base_events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from .._uv import lib
 from .._uv.events import Driver, drop
@@ -28,6 +28,9 @@ from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
 from .signals import Signals
 from .timers import Timers
+
+if TYPE_CHECKING:
+    from .stream import StreamTransport
 
 Ts = TypeVarTuple("Ts")
 
@@ -53,6 +56,8 @@ class Core(asyncio.AbstractEventLoop):
         self._due: deque[TimerHandle] = deque()
         self._timers = Timers()
         self._driver = Driver()
+        # By their descriptors: the sockets that applications gave to transports.
+        self._given: dict[int, StreamTransport] = {}
         self._signals = Signals(self)
         self._executor = DefaultExecutor(self)
         self._task_factory: Callable[..., Any] | None = None
@@ -247,6 +252,12 @@ class Core(asyncio.AbstractEventLoop):
                 on_loop_close()
         self._driver.close()
         self._signals.close_descriptors()
+
+    def _check_not_given(self, fd: int) -> None:
+        """Refuse a descriptor that a transport was given: two would read from it."""
+        transport = self._given.get(fd)
+        if transport is not None and transport._fileno() == fd:
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
     def _check_closed(self) -> None:
         if self._closed:

@@ -96,6 +96,7 @@ class Poller:
     def _watch(self, file: Any) -> Watch:
         self._loop._check_closed()
         fd = fileno(file)
+        self._loop._check_not_given(fd)
         watch = self.watches.get(fd) or Watch(self._loop, fd, file)
         watch.file = file
         return watch
@@ -114,6 +115,7 @@ class Poller:
             raise
         watch = self.watches.get(fd)
         if watch is None:
+            self._loop._check_not_given(fd)
             user = self._user_of(fd)
             if user is not None:
                 raise _in_use(file, user)

@@ -45,7 +45,7 @@ class StreamTransport(Transport):
 
     __slots__ = (
         "_addresses",
-        "_borrowed",
+        "_has_socket",
         "_buffered",
         "_eof",
         "_eof_read",
@@ -82,11 +82,11 @@ class StreamTransport(Transport):
         self._eof_read = False
         self._refuse = False
         self._queued = 0
-        # A socket object from the application, or made by us to connect, owns the descriptor,
-        # and libuv only borrows it. For an accepted connection libuv owns it; then _sock is
-        # made when somebody asks for it.
+        # With a socket object, from the application or made by us to connect, that object is
+        # what get_extra_info gives, and is closed together with the handle. For an accepted
+        # connection libuv alone has the descriptor; then _sock is made when somebody asks.
         self._sock = sock
-        self._borrowed = sock is not None
+        self._has_socket = sock is not None
         self._addresses = addresses
         self._extra = self._names_of(sock) if sock is not None else {}
         super().__init__(loop, protocol, context, server)
@@ -133,7 +133,7 @@ class StreamTransport(Transport):
             try:
                 warn_unclosed(self)
             finally:
-                if self._borrowed and self._sock is not None:
+                if self._has_socket and self._sock is not None:
                     self._sock.close()
 
     # --------------------------------------------------------------------------- events
@@ -409,10 +409,12 @@ class StreamTransport(Transport):
         if handle is None:
             return
         del self._loop._driver.targets[self._ident]
-        if not self._borrowed and self._sock is not None:
+        if not self._has_socket and self._sock is not None:
             self._sock.detach()
         check(lib.vl_handle_close(handle))
-        if self._borrowed and self._sock is not None:
+        if self._has_socket and self._sock is not None:
+            if self._loop._given.get(self._sock.fileno()) is self:
+                del self._loop._given[self._sock.fileno()]
             self._sock.close()
 
     def _on_loop_close(self) -> None:
@@ -422,7 +424,7 @@ class StreamTransport(Transport):
         self._live = False
         self._conn_lost += 1
         self._orphaned = True
-        if not self._borrowed and self._sock is not None:
+        if not self._has_socket and self._sock is not None:
             self._sock.detach()
 
     # ----------------------------------------------------------------------- extra info

@@ -226,7 +226,7 @@ async def create_connection(
         if sock is None:
             raise ValueError("host and port was not specified and no sock specified")
         check_stream_socket(sock)
-        return await open_transport(loop, sock, protocol_factory)
+        return await open_transport(loop, sock, protocol_factory, ours=False)
     if sock is not None:
         raise ValueError("host/port and sock can not be specified at the same time")
     check_host("host", host)
@@ -247,36 +247,41 @@ async def create_connection(
     if interleave:
         infos = _interleave(infos, interleave)
     sock = await _connect_any(loop, infos, local_infos, happy_eyeballs_delay, all_errors)
-    return await open_transport(loop, sock, protocol_factory)
+    return await open_transport(loop, sock, protocol_factory, ours=True)
 
 
 async def open_transport(
-    loop: EventLoop, sock: socket.socket, protocol_factory: ProtocolFactory
+    loop: EventLoop, sock: socket.socket, protocol_factory: ProtocolFactory, *, ours: bool
 ) -> tuple[asyncio.Transport, Any]:
     """A transport over a connected socket, which is the transport's from here on.
 
-    If there is no transport to be made the socket is closed, as in CPython 3.14 and newer,
-    unless it turns out to be another transport's.
+    If there is no transport to be made the socket is closed, as in CPython 3.14 and newer. Is it
+    not ours from the start, libuv gets a copy of the descriptor: the application may close its
+    socket at any time, and then reading or writing by number would hit whoever has it next.
     """
-    in_use = False
+    if not ours:
+        loop._check_not_given(sock.fileno())
+    copy = -1
     try:
         sock.setblocking(False)
         protocol = protocol_factory()
         check_protocol(protocol)
         driver = loop._driver
-        status = lib.vl_tcp_open(driver.pointer, sock.fileno(), True, driver.out)
-        if status == lib.UV_EEXIST:
-            in_use = True
-            raise RuntimeError(f"File descriptor {sock.fileno()} is used by a transport: {sock!r}")
-        check(status)
+        fd = sock.fileno()
+        if not ours:
+            fd = copy = sock.dup().detach()
+        check(lib.vl_tcp_open(driver.pointer, fd, ours, driver.out))
     except BaseException:
-        if not in_use:
-            sock.close()
+        sock.close()
+        if copy != -1:
+            socket.close(copy)
         raise
     handle = driver.out[0]
     if sock.family != getattr(socket, "AF_UNIX", None):
         lib.vl_tcp_nodelay(handle)
     transport = StreamTransport(loop, protocol, contextvars.copy_context(), handle, sock=sock)
+    if not ours:
+        loop._given[sock.fileno()] = transport
     return await _started(loop, transport)
 
 
@@ -318,7 +323,7 @@ async def connect_accepted_socket(
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
-    return await open_transport(loop, sock, protocol_factory)
+    return await open_transport(loop, sock, protocol_factory, ours=False)
 
 
 # --------------------------------------------------------------------------------- serving

@@ -208,6 +208,7 @@ static void zombies_reap(void) {
 
 vl_loop_t *vl_loop_new(int *status) {
   vl_loop_t *loop;
+  unsigned occupied;
 
   zombies_reap();
   loop = calloc(1, sizeof(*loop));
@@ -221,15 +222,17 @@ vl_loop_t *vl_loop_new(int *status) {
   *status = uv_mutex_init(&loop->wakeup_lock);
   if (*status != 0)
     goto no_loop;
+  occupied = vl_port_occupy_stdio();
   *status = uv_loop_init(&loop->uv);
+  if (*status == 0) {
+    *status = uv_async_init(&loop->uv, &loop->wakeup, on_wakeup);
+    if (*status != 0)
+      uv_loop_close(&loop->uv);
+  }
+  vl_port_vacate_stdio(occupied);
   if (*status != 0)
     goto no_uv;
   loop->uv.data = loop;
-  *status = uv_async_init(&loop->uv, &loop->wakeup, on_wakeup);
-  if (*status != 0) {
-    uv_loop_close(&loop->uv);
-    goto no_uv;
-  }
   uv_timer_init(&loop->uv, &loop->sleeper);
   loop->wakeup.data = loop->sleeper.data = NULL; /* not a vl_handle_t */
   loop->freed = -1;

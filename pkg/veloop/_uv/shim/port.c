@@ -37,3 +37,32 @@ long vl_port_refused(long number) {
   return -1;
 }
 #endif
+
+/* libuv asserts that no descriptor it closes is 0, 1 or 2. A program may have closed these, and
+ * then a descriptor that libuv opens for itself would get the number: so they are occupied
+ * while libuv opens some. */
+#ifndef _WIN32
+#include <fcntl.h>
+#include <unistd.h>
+
+unsigned vl_port_occupy_stdio(void) {
+  unsigned occupied = 0;
+  int fd;
+
+  for (fd = 0; fd <= STDERR_FILENO; fd++)
+    if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", O_RDWR | O_CLOEXEC) == fd)
+      occupied |= 1u << fd;
+  return occupied;
+}
+
+void vl_port_vacate_stdio(unsigned occupied) {
+  int fd;
+
+  for (fd = 0; fd <= STDERR_FILENO; fd++)
+    if (occupied & 1u << fd)
+      close(fd);
+}
+#else
+unsigned vl_port_occupy_stdio(void) { return 0; }
+void vl_port_vacate_stdio(unsigned occupied) { (void) occupied; }
+#endif

@@ -34,6 +34,7 @@ struct vl_loop {
   int out_of_memory;      /* the ring could not grow: a record was lost */
   _Atomic uint64_t owner; /* the thread that runs the loop, or 0 */
   int64_t next_id;
+  int64_t streams; /* made so far */
   int64_t *ring; /* RECORD numbers for each record */
   int ring_len, ring_cap;
   char *slab;
@@ -111,5 +112,7 @@ void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
 
 extern _Thread_local int vl_port_borrowed_fd;
+unsigned vl_port_occupy_stdio(void);
+void vl_port_vacate_stdio(unsigned occupied);
 
 #endif

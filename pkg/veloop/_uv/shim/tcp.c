@@ -36,12 +36,15 @@ static int open_copy(vl_handle_t *handle, int fd) {
  *  - by a stream: then ours moves to another number. */
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) {
   vl_handle_t *handle;
+  unsigned occupied;
   int r;
 
   handle = vl_handle_alloc(loop, UV_TCP);
   if (handle == NULL)
     return UV_ENOMEM;
+  occupied = loop->streams++ == 0 ? vl_port_occupy_stdio() : 0; /* opens a reserve descriptor */
   r = uv_tcp_init(&loop->uv, &handle->uv.tcp);
+  vl_port_vacate_stdio(occupied);
   if (r != 0) {
     vl_handle_discard(handle);
     return r;
