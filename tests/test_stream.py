@@ -1,7 +1,8 @@
 """stream.py, reading: data and its end, pause and resume, protocols that fail.
 
-BufferedProtocol: test_stream_buffered.py. Writing: test_stream_write.py. The end of a connection: test_stream_close.py. asyncio's streams on
-top: test_stream_layer.py. Every way a transport comes about is tried where it could matter.
+BufferedProtocol: test_stream_buffered.py. Writing: test_stream_write.py. The end of a connection:
+test_stream_close.py. asyncio's streams on top: test_stream_layer.py. Every way a transport comes
+about is tried where it could matter.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""stream.py, flow control: the write buffer and its limits, slow readers, protocols that fail at it."""
+"""stream.py, flow control: the write buffer, its limits, and protocols that fail at it."""
 
 import asyncio
 

@@ -1,4 +1,7 @@
-"""stream.py, writing: what may be written, writelines, write_eof, threads. Limits: test_stream_flow.py."""
+"""stream.py, writing: what may be written, writelines, write_eof, foreign threads.
+
+The write buffer and its limits: test_stream_flow.py.
+"""
 
 import array
 import asyncio

@@ -9,7 +9,7 @@ The memory laws, which every caller keeps:
    each of their owners first.
 3. No Python code runs below a C frame. C only writes records into the ring; `Driver` reads
    them when the call has returned. So no exception ever unwinds through C.
-4. The slab holds what was read until the next `Driver.poll`: copy it out while dispatching.
+4. The slab holds what was read until the next ``vl_loop_run``: copy it out while dispatching.
 5. While a loop runs, calls from other threads are refused with a status (`VL_EFOREIGN`),
    which becomes a RuntimeError. ``vl_loop_wakeup`` is the one call for any thread.
 6. Ids are never used twice, so a record that comes late for a closed handle finds no target.

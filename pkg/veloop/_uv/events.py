@@ -30,7 +30,17 @@ SIGNALS = 0  # the id under which the bytes of the signal wakeup descriptor come
 class Driver:
     """One libuv loop: its pointer, its slab, and who is told about what."""
 
-    __slots__ = ("_capacity", "_ring", "out", "pointer", "records", "slab", "targets", "view")
+    __slots__ = (
+        "_capacity",
+        "_ring",
+        "out",
+        "pointer",
+        "records",
+        "slab",
+        "taken",
+        "targets",
+        "view",
+    )
 
     def __init__(self) -> None:
         status = ffi.new("int *")
@@ -40,6 +50,7 @@ class Driver:
         self.pointer = ffi.gc(pointer, lib.vl_loop_free)
         self.targets: dict[int, Target] = {}
         self.records: Iterator[Record] | None = None
+        self.taken = 0  # runs whose records we have got
         self.slab = ffi.buffer(lib.vl_loop_slab(pointer), lib.vl_loop_slab_size(pointer))
         self.view = memoryview(self.slab).cast("B")  # for who copies out of it without bytes
         self.out = ffi.new("vl_handle_t **")  # where the open functions put the handle
@@ -62,19 +73,27 @@ class Driver:
             self._remember_ring()
         if n < 0:
             raise error(n)
+        records: Iterator[Record]
         if n == 1:  # the usual case of a server that keeps up: no need to zip
-            self.records = iter((unpack(self._ring, 4),))
-            return
-        numbers = iter(unpack(self._ring, 4 * n))
-        # No `strict` keyword: passing it costs as much again as all the rest of this line.
-        self.records = zip(numbers, numbers, numbers, numbers)  # noqa: B905
+            records = iter((unpack(self._ring, 4),))
+        else:
+            numbers = iter(unpack(self._ring, 4 * n))
+            # No `strict` keyword: passing it costs as much again as all the rest of this line.
+            records = zip(numbers, numbers, numbers, numbers)  # noqa: B905
+        # One statement: an interrupt comes before it, and vl_loop_run gives the records again,
+        # or after it.
+        self.records, self.taken = records, self.taken + 1
 
     def wakeup(self) -> None:
-        """End a running or the next `poll`. From any thread, also once the loop is closed."""
+        """End a running or the next vl_loop_run. From any thread, also once the loop is closed."""
         lib.vl_loop_wakeup(self.pointer)
 
     def close(self) -> None:
-        """Close the libuv loop with all that is open in it."""
+        """Close the libuv loop with all that is open in it, after telling the owners."""
+        for target in list(self.targets.values()):
+            on_loop_close = getattr(getattr(target, "__self__", None), "_on_loop_close", None)
+            if on_loop_close is not None:
+                on_loop_close()
         if self.records is not None:
             for kind, _, a, b in self.records:
                 drop(kind, a, b)

@@ -20,7 +20,7 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from .._uv import lib
-from .._uv.events import Driver, drop
+from .._uv.events import Driver, Target, drop
 from ..events import Handle, TimerHandle, trace
 from . import debug
 from . import executor as executors
@@ -56,7 +56,7 @@ class Core(asyncio.AbstractEventLoop):
         self._due: deque[TimerHandle] = deque()
         self._timers = Timers()
         self._driver = Driver()
-        # By their descriptors: the sockets that applications gave to transports.
+        # By their descriptors: the transports whose socket objects applications may know.
         self._given: dict[int, StreamTransport] = {}
         self._signals = Signals(self)
         self._executor = DefaultExecutor(self)
@@ -127,12 +127,12 @@ class Core(asyncio.AbstractEventLoop):
                 timeout = -1.0
             # Are there still records, an exception cut the last turn short: they come first.
             if driver.records is None and (timeout != 0.0 or _monotonic() - polled > _POLL_EVERY):
-                n = vl_loop_run(pointer, timeout)
+                n = vl_loop_run(pointer, timeout, driver.taken)
                 if n:
                     driver.take(n)
                 polled = _monotonic()
             if timers.heap:
-                due.extend(timers.pop_due(self.time()))
+                timers.pop_due(self.time(), due)
             if self._debug:
                 debug.run_all(self)
             else:
@@ -152,7 +152,12 @@ class Core(asyncio.AbstractEventLoop):
                         if target is None:
                             drop(kind, a, b)
                         else:
-                            target(kind, a, b)
+                            try:
+                                target(kind, a, b)
+                            except (SystemExit, KeyboardInterrupt):
+                                raise
+                            except BaseException as exc:
+                                self._target_failed(target, exc)
                     driver.records = None
                 while due:
                     self._run_handle(due.popleft())
@@ -195,6 +200,12 @@ class Core(asyncio.AbstractEventLoop):
         if handle._source_traceback:
             context["source_traceback"] = handle._source_traceback
         self.call_exception_handler(context)
+
+    def _target_failed(self, target: Target, exc: BaseException) -> None:
+        """What protocols raise is caught where they are called; this is an error of ours."""
+        self.call_exception_handler(
+            {"message": f"Error in the handling of an I/O event by {target!r}", "exception": exc}
+        )
 
     def run_until_complete(self, future: Any) -> Any:
         """Run until the future (or coroutine, in a task) is done; return or raise its result."""
@@ -246,11 +257,8 @@ class Core(asyncio.AbstractEventLoop):
         self._due.clear()
         self._timers.clear()
         self._executor.close()
-        for target in list(self._driver.targets.values()):
-            on_loop_close = getattr(getattr(target, "__self__", None), "_on_loop_close", None)
-            if on_loop_close is not None:
-                on_loop_close()
         self._driver.close()
+        self._given.clear()
         self._signals.close_descriptors()
 
     def _check_not_given(self, fd: int) -> None:

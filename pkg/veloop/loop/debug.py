@@ -105,7 +105,12 @@ def run_all(loop: Core) -> None:
 
 def _call_target(loop: Core, target: Target, kind: int, a: int, b: int) -> None:
     t0 = loop.time()
-    target(kind, a, b)
+    try:
+        target(kind, a, b)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:
+        loop._target_failed(target, exc)
     took = loop.time() - t0
     if took >= loop.slow_callback_duration:
         _slow(repr(getattr(target, "__self__", target)), took)

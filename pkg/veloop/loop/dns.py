@@ -7,6 +7,7 @@ hosts and no host. Everything else goes through libuv's thread pool.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,11 @@ class Request:
                 self.future.set_result(_addresses(answer))
             else:
                 host, service = lib.vl_dns_host(answer), lib.vl_dns_service(answer)
-                self.future.set_result((ffi.string(host).decode(), ffi.string(service).decode()))
+                self.future.set_result(
+                    (os.fsdecode(ffi.string(host)), ffi.string(service).decode())
+                )
+        except UnicodeDecodeError as exc:  # what a name server says may be anything
+            self.future.set_exception(exc)
         finally:
             lib.vl_dns_free(answer)
 
@@ -60,7 +65,7 @@ def _addresses(answer: Any) -> list[AddrInfo]:
     info = ffi.new("vl_addrinfo_t *")
     found = []
     while lib.vl_dns_next(answer, info):
-        name = ffi.string(info.canonname).decode("idna") if info.canonname else ""
+        name = ffi.string(info.canonname).decode() if info.canonname else ""
         found.append(
             (
                 _enum(socket.AddressFamily, info.family),

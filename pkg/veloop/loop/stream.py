@@ -1,6 +1,6 @@
 """StreamTransport: reading and writing a connected stream socket.
 
-The hot path, in this order: `Driver.dispatch` -> `_on_event` -> protocol.data_received ->
+The hot path, in this order: `Core._run_until_stopped` -> `_on_event` -> protocol.data_received ->
 `write` -> vl_stream_write. Everything that happens rarely is a call away from it.
 
 Reading: the shim reads on its own as long as reading is on, and several records of one stream
@@ -94,6 +94,8 @@ class StreamTransport(Transport):
         self._run = context.run
         self._ident = ident = lib.vl_handle_id(handle)
         loop._driver.targets[ident] = self._on_event
+        if sock is not None:
+            loop._given[sock.fileno()] = self
 
     def _start(self) -> None:
         """Tell the protocol, and begin to read unless it paused or closed at once."""
@@ -215,6 +217,8 @@ class StreamTransport(Transport):
             self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
 
     def _on_eof(self) -> None:
+        if self._eof_read:
+            return  # told again, since reading was stopped and started meanwhile
         self._live = False
         self._eof_read = True
         try:
@@ -409,13 +413,14 @@ class StreamTransport(Transport):
         if handle is None:
             return
         del self._loop._driver.targets[self._ident]
-        if not self._has_socket and self._sock is not None:
-            self._sock.detach()
+        sock = self._sock
+        if sock is not None and self._loop._given.get(sock.fileno()) is self:
+            del self._loop._given[sock.fileno()]
+        if sock is not None and not self._has_socket:
+            sock.detach()
         check(lib.vl_handle_close(handle))
-        if self._has_socket and self._sock is not None:
-            if self._loop._given.get(self._sock.fileno()) is self:
-                del self._loop._given[self._sock.fileno()]
-            self._sock.close()
+        if sock is not None and self._has_socket:
+            sock.close()
 
     def _on_loop_close(self) -> None:
         """The loop is being closed under us; the driver closes the handle in a moment."""
@@ -471,6 +476,7 @@ class StreamTransport(Transport):
             sock = socket.socket(family, socket.SOCK_STREAM, fileno=self._fileno())
             sock.setblocking(False)
             self._sock = sock
+            self._loop._given[sock.fileno()] = self
         return sock
 
 

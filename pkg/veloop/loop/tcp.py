@@ -280,8 +280,6 @@ async def open_transport(
     if sock.family != getattr(socket, "AF_UNIX", None):
         lib.vl_tcp_nodelay(handle)
     transport = StreamTransport(loop, protocol, contextvars.copy_context(), handle, sock=sock)
-    if not ours:
-        loop._given[sock.fileno()] = transport
     return await _started(loop, transport)
 
 

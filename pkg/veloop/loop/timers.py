@@ -8,6 +8,7 @@ at once; its entry goes when it comes to the top, or when such entries are the m
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from itertools import count
 
 from ..events import TimerHandle
@@ -55,15 +56,13 @@ class Timers:
             self._pop()
         return None
 
-    def pop_due(self, now: float) -> list[TimerHandle]:
-        """Remove and return the timers that are due, in the order in which they fire."""
-        due = []
+    def pop_due(self, now: float, due: deque[TimerHandle]) -> None:
+        """Move the timers that are due to `due`, in the order in which they fire."""
         heap = self.heap
         while heap and not heap[0][0] > now:  # so that a NaN does not stay for ever
             timer = self._pop()
             if not timer._cancelled:
                 due.append(timer)
-        return due
 
     def _pop(self) -> TimerHandle:
         timer = heapq.heappop(self.heap)[2]

@@ -26,3 +26,9 @@ enum {
 };
 
 enum { VL_READABLE = 1, VL_WRITABLE = 2 };
+
+/* Where the records are; the ring moves when it grows beyond its capacity. */
+int64_t *vl_loop_ring(vl_loop_t *loop);
+int vl_loop_ring_capacity(vl_loop_t *loop);
+char *vl_loop_slab(vl_loop_t *loop);
+size_t vl_loop_slab_size(vl_loop_t *loop);

@@ -1,7 +1,7 @@
 /* A new loop; NULL, with the reason in *status, when it cannot be made. */
 vl_loop_t *vl_loop_new(int *status);
 
-/* Closes every handle and request and gives back what the kernel lent. Idempotent. The
+/* Closes every handle and request and gives back what the kernel lent. Once only. The
  * memory itself stays until vl_loop_free, so that a late vl_loop_wakeup is harmless. */
 int vl_loop_close(vl_loop_t *loop);
 void vl_loop_free(vl_loop_t *loop);
@@ -12,14 +12,10 @@ void vl_loop_leave(vl_loop_t *loop);
 
 /* Runs uv_run once, for at most timeout seconds (negative: until something happens).
  * -> the number of records in the ring, or a status. Whatever the ring and the slab held
- * before is gone. */
-int vl_loop_run(vl_loop_t *loop, double timeout);
-
-/* Where the records are; the ring moves when it grows beyond its capacity. */
-int64_t *vl_loop_ring(vl_loop_t *loop);
-int vl_loop_ring_capacity(vl_loop_t *loop);
-char *vl_loop_slab(vl_loop_t *loop);
-size_t vl_loop_slab_size(vl_loop_t *loop);
+ * before is gone: taken is how many times the caller has got records so far. Is that one less
+ * than it should be, an interrupt came between; then nothing runs, and the records that were
+ * missed are given again. */
+int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken);
 
 /* Ends a running or the next vl_loop_run. From any thread, also on a closed loop. */
 int vl_loop_wakeup(vl_loop_t *loop);

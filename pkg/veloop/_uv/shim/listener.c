@@ -26,6 +26,7 @@ static int accept_one(int listener, char *addresses, size_t *size) {
   socklen_t peer_size = sizeof(peer), own_size = sizeof(own);
   int fd, one = 1;
 
+  memset(&own, 0, sizeof(own));
   do {
 #ifdef __linux__
     fd = accept4(listener, (struct sockaddr *) &peer, &peer_size, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -64,8 +65,8 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
     uv_poll_start(poll, UV_READABLE, on_acceptable); /* libuv stops a watch that had POLLERR */
     return;
   }
-  for (i = 0; i < listener->events; i++) {
-    addresses = vl_slab_room(loop, ADDRESSES_MAX);
+  for (i = 0; i < listener->batch; i++) {
+    addresses = vl_slab_room(loop, SLAB_SIZE, ADDRESSES_MAX);
     if (addresses == NULL)
       return;
     fd = accept_one(listener->fd, addresses, &size);
@@ -105,7 +106,7 @@ int64_t vl_listener_open(vl_loop_t *loop, int fd, int batch, vl_handle_t **into)
   }
   handle->uv.poll.data = handle;
   handle->fd = fd;
-  handle->events = batch;
+  handle->batch = batch;
   r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_acceptable);
   if (r != 0) {
     vl_handle_close_unguarded(handle);

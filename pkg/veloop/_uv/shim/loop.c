@@ -1,4 +1,4 @@
-/* The loop: making and closing it, running it once, the ring and the slab, the owner check. */
+/* The loop: making and closing it, running it once, the owner check. */
 #include "shim.h"
 
 #ifdef _WIN32
@@ -20,68 +20,43 @@ int vl_refuse(vl_loop_t *loop) {
   return VL_EFOREIGN;
 }
 
-/* ------------------------------------------------------------------ the ring and the slab */
-
-static int ring_grow(vl_loop_t *loop) {
-  int cap = loop->ring_cap ? loop->ring_cap * 2 : 256;
-  int64_t *ring = realloc(loop->ring, (size_t) cap * RECORD * sizeof(*ring));
-
-  if (ring == NULL)
-    return UV_ENOMEM;
-  loop->ring = ring;
-  loop->ring_cap = cap;
-  return 0;
-}
-
-void vl_emit(vl_loop_t *loop, int kind, int64_t id, int64_t a, int64_t b) {
-  int64_t *record;
-
-  if (loop->closed)
-    return;
-  if (loop->ring_len == loop->ring_cap && ring_grow(loop) != 0) {
-    loop->out_of_memory = 1;
-    return;
-  }
-  record = loop->ring + (size_t) loop->ring_len++ * RECORD;
-  record[0] = kind;
-  record[1] = id;
-  record[2] = a;
-  record[3] = b;
-}
-
-char *vl_slab_room(vl_loop_t *loop, size_t least) {
-  return SLAB_SIZE - loop->slab_used < least ? NULL : loop->slab + loop->slab_used;
-}
-
-int64_t vl_slab_commit(vl_loop_t *loop, size_t size) {
-  int64_t offset = (int64_t) loop->slab_used;
-
-  loop->slab_used += (size + 15) & ~(size_t) 15; /* the next read starts aligned */
-  if (loop->slab_used > SLAB_SIZE)
-    loop->slab_used = SLAB_SIZE;
-  return offset;
-}
-
-int64_t *vl_loop_ring(vl_loop_t *loop) { return loop->ring; }
-int vl_loop_ring_capacity(vl_loop_t *loop) { return loop->ring_cap; }
-char *vl_loop_slab(vl_loop_t *loop) { return loop->slab; }
-size_t vl_loop_slab_size(vl_loop_t *loop) { (void) loop; return SLAB_SIZE; }
-
 /* ------------------------------------------------------------------------------ running it */
 
 static void on_wakeup(uv_async_t *async) { (void) async; }
 static void on_sleeper(uv_timer_t *timer) { (void) timer; }
 
+/* In a forked child libuv's epoll is still the parent's: whatever the child does with it would be
+ * done to the parent's loop. A new one is made for the child. */
+static void after_fork(vl_loop_t *loop) {
+  if (loop->pid == uv_os_getpid())
+    return;
+  loop->pid = uv_os_getpid();
+  uv_loop_fork(&loop->uv);
+}
+
 int vl_loop_enter(vl_loop_t *loop) {
+  uint64_t nobody = 0;
+
   VL_GUARD(loop);
-  atomic_store(&loop->owner, vl_self());
+  if (!atomic_compare_exchange_strong(&loop->owner, &nobody, vl_self()))
+    return vl_refuse(loop); /* two threads at once */
+  after_fork(loop);
   return 0;
 }
 
 void vl_loop_leave(vl_loop_t *loop) { atomic_store(&loop->owner, 0); }
 
-int vl_loop_run(vl_loop_t *loop, double timeout) {
+int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   VL_GUARD(loop);
+  if (loop->filled != taken)
+    return loop->ring_len;
+  if (loop->out_of_memory) { /* told after the records that there was memory for */
+    loop->out_of_memory = 0;
+    return UV_ENOMEM;
+  }
+  if (!loop->starved)
+    loop->round++;
+  loop->starved = 0;
   loop->ring_len = 0;
   loop->slab_used = 0;
   if (timeout == 0.0) {
@@ -99,10 +74,8 @@ int vl_loop_run(vl_loop_t *loop, double timeout) {
     if (timeout > 0.0)
       uv_timer_stop(&loop->sleeper);
   }
-  if (loop->out_of_memory) {
-    loop->out_of_memory = 0;
-    return UV_ENOMEM;
-  }
+  if (loop->ring_len != 0)
+    loop->filled++;
   return loop->ring_len;
 }
 
@@ -119,7 +92,7 @@ int vl_loop_wakeup(vl_loop_t *loop) {
 static void on_signals(uv_poll_t *poll, int status, int events) {
   vl_loop_t *loop = poll->loop->data;
   vl_handle_t *handle = poll->data;
-  char *room = vl_slab_room(loop, 256);
+  char *room = vl_slab_room(loop, SLAB_SIZE, 256);
   long n;
 
   (void) events;
@@ -196,11 +169,11 @@ static void zombies_reap(void) {
     }
     *at = loop->next_zombie;
     loop->next_zombie = NULL;
-    if (loop->freed) {
+    if (loop->state == RELEASED) {
       uv_mutex_destroy(&loop->wakeup_lock);
       free(loop);
     } else {
-      loop->freed = -1; /* vl_loop_free may take it now */
+      loop->state = OWNED; /* vl_loop_free may take it now */
     }
   }
   uv_mutex_unlock(&zombies_lock);
@@ -217,7 +190,7 @@ vl_loop_t *vl_loop_new(int *status) {
     return NULL;
   loop->next_id = 1;
   loop->slab = malloc(SLAB_SIZE);
-  if (loop->slab == NULL || ring_grow(loop) != 0)
+  if (loop->slab == NULL || vl_ring_grow(loop) != 0)
     goto no_loop;
   *status = uv_mutex_init(&loop->wakeup_lock);
   if (*status != 0)
@@ -235,7 +208,7 @@ vl_loop_t *vl_loop_new(int *status) {
   loop->uv.data = loop;
   uv_timer_init(&loop->uv, &loop->sleeper);
   loop->wakeup.data = loop->sleeper.data = NULL; /* not a vl_handle_t */
-  loop->freed = -1;
+  loop->pid = uv_os_getpid();
   return loop;
 no_uv:
   uv_mutex_destroy(&loop->wakeup_lock);
@@ -259,6 +232,7 @@ int vl_loop_close(vl_loop_t *loop) {
   int i;
 
   VL_GUARD(loop);
+  after_fork(loop);
   uv_walk(&loop->uv, close_any, NULL);
   vl_dns_cancel_all(loop);
   uv_mutex_lock(&loop->wakeup_lock);
@@ -270,7 +244,7 @@ int vl_loop_close(vl_loop_t *loop) {
     if (loop_finish(loop))
       return 0;
   uv_mutex_lock(&zombies_lock);
-  loop->freed = 0;
+  loop->state = ZOMBIE;
   loop->next_zombie = zombies;
   zombies = loop;
   uv_mutex_unlock(&zombies_lock);
@@ -283,8 +257,8 @@ void vl_loop_free(vl_loop_t *loop) {
   if (!loop->closed)
     vl_loop_close(loop);
   uv_mutex_lock(&zombies_lock);
-  mine = loop->freed == -1;
-  loop->freed = 1;
+  mine = loop->state == OWNED;
+  loop->state = RELEASED;
   uv_mutex_unlock(&zombies_lock);
   if (mine) {
     uv_mutex_destroy(&loop->wakeup_lock);

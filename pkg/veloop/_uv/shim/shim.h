@@ -32,6 +32,10 @@ struct vl_loop {
   uv_mutex_t wakeup_lock; /* held while wakeup is used or closed: any thread may call */
   int closed;
   int out_of_memory;      /* the ring could not grow: a record was lost */
+  int64_t filled;         /* how many runs had records */
+  int64_t round;          /* of reading, see stream.c */
+  int starved;            /* in this round somebody got no room in the slab */
+  uv_pid_t pid;           /* after a fork it is another one */
   _Atomic uint64_t owner; /* the thread that runs the loop, or 0 */
   int64_t next_id;
   int64_t streams; /* made so far */
@@ -41,10 +45,9 @@ struct vl_loop {
   size_t slab_used;
   vl_handle_t **polls; /* by descriptor */
   int npolls;
-  vl_handle_t *signals;
   vl_dns_t *requests; /* not freed yet */
   vl_loop_t *next_zombie;
-  int freed; /* Python let go of it */
+  enum { OWNED, ZOMBIE, RELEASED } state; /* by Python; by the list of zombies too; by it alone */
 };
 
 enum {
@@ -52,6 +55,7 @@ enum {
   SLAB_SIZE = 512 * 1024,
   READ_MAX = 256 * 1024,        /* as much as asyncio's own transports take at once */
   READ_MIN = 32 * 1024,         /* with less left, reading waits for the next turn */
+  SLAB_READS = SLAB_SIZE - 32 * 1024, /* what reads may use: accepting must not wait for them */
 };
 
 /* A piece of a stream's write queue. */
@@ -65,9 +69,11 @@ struct vl_handle {
   vl_loop_t *loop;
   int64_t id;
   int borrowed;  /* the descriptor is closed by somebody else */
-  int events;    /* poll: what is watched. listener: batch */
+  int events;    /* poll: what is watched */
+  int batch;     /* listener: connections accepted in one turn */
   int fd;        /* poll and listener */
   int shutting;  /* stream: half-close when the queue is empty */
+  int64_t round; /* stream: in which it was read last */
   chunk_t *waiting, *waiting_last, *flying;
   size_t waiting_size, flying_size;
   uv_write_t *write;
@@ -94,10 +100,12 @@ int vl_refuse(vl_loop_t *loop);
       return vl_refuse(loop); \
   } while (0)
 
+int vl_ring_grow(vl_loop_t *loop);
 void vl_emit(vl_loop_t *loop, int kind, int64_t id, int64_t a, int64_t b);
 
-/* Room in the slab, or NULL when too little is left; vl_slab_commit makes it taken. -> offset. */
-char *vl_slab_room(vl_loop_t *loop, size_t least);
+/* Room in the slab before end, or NULL when too little is left; vl_slab_commit makes it taken.
+ * -> offset. */
+char *vl_slab_room(vl_loop_t *loop, size_t end, size_t least);
 int64_t vl_slab_commit(vl_loop_t *loop, size_t size);
 
 vl_handle_t *vl_handle_alloc(vl_loop_t *loop, uv_handle_type type);

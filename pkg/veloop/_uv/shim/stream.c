@@ -9,14 +9,23 @@ enum {
 
 /* ---------------------------------------------------------------------------------- reading */
 
+/* A stream is read once in a round. A round ends with a turn in which nobody lacked room in
+ * the slab: so one stream with much to say cannot keep the others from being read.
+ * Without room libuv reports UV_ENOBUFS; the socket stays readable for the next turn. */
 static void on_alloc(uv_handle_t *uv, size_t suggested, uv_buf_t *buf) {
-  vl_loop_t *loop = uv->loop->data;
-  char *room = vl_slab_room(loop, READ_MIN);
-  size_t left;
+  vl_handle_t *handle = uv->data;
+  vl_loop_t *loop = handle->loop;
+  char *room = NULL;
+  size_t left = 0;
 
   (void) suggested;
-  /* With no room libuv reports UV_ENOBUFS; the socket stays readable for the next turn. */
-  left = room == NULL ? 0 : SLAB_SIZE - loop->slab_used;
+  if (handle->round != loop->round) {
+    room = vl_slab_room(loop, SLAB_READS, READ_MIN);
+    if (room == NULL)
+      loop->starved = 1;
+    else
+      left = SLAB_READS - loop->slab_used;
+  }
   *buf = uv_buf_init(room, (unsigned int) (left < READ_MAX ? left : READ_MAX));
 }
 
@@ -25,10 +34,12 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
   vl_loop_t *loop = handle->loop;
 
   (void) buf;
-  if (nread > 0)
+  if (nread > 0) {
+    handle->round = loop->round;
     vl_emit(loop, VL_READ, handle->id, nread, vl_slab_commit(loop, (size_t) nread));
-  else if (nread < 0 && nread != UV_ENOBUFS)
+  } else if (nread < 0 && nread != UV_ENOBUFS) {
     vl_emit(loop, VL_READ, handle->id, nread, 0);
+  }
 }
 
 int vl_stream_read_start(vl_handle_t *handle) {
