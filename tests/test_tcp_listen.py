@@ -517,7 +517,7 @@ def test_server_that_never_starts_closes(loop):
     run(loop, main())
 
 
-@posix
+@linux
 @pytest.mark.veloop_only("asyncio takes itself to be serving after the failure")
 def test_start_serving_that_failed_can_be_tried_again(loop):
     # Two sockets may be bound to one address; only one of them may listen.
