@@ -15,7 +15,7 @@ import time
 import warnings
 from asyncio import base_events
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
@@ -31,6 +31,11 @@ from .timers import Timers
 
 if TYPE_CHECKING:
     from .stream import StreamTransport
+
+    if sys.version_info >= (3, 12):
+        AnyCoroutine = Coroutine[Any, Any, Any]
+    else:  # coroutines made of generators, which asyncio took until then
+        AnyCoroutine = Coroutine[Any, Any, Any] | Generator[Any, None, Any]
 
 Ts = TypeVarTuple("Ts")
 
@@ -383,7 +388,7 @@ class Core(asyncio.AbstractEventLoop):
 
     if sys.version_info >= (3, 14):
 
-        def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> Any:
+        def create_task(self, coro: AnyCoroutine, **kwargs: Any) -> Any:
             """Run a coroutine in a new task; keywords go to the Task or the task factory."""
             self._check_closed()
             if self._task_factory is not None:
@@ -394,7 +399,7 @@ class Core(asyncio.AbstractEventLoop):
 
         def create_task(
             self,
-            coro: Coroutine[Any, Any, Any],
+            coro: AnyCoroutine,
             *,
             name: str | None = None,
             context: contextvars.Context | None = None,
