@@ -24,6 +24,10 @@ import pytest
 
 import helpers
 
+# A shell that runs pytest in the background has it ignore Ctrl-C, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_configure(config):
     config.addinivalue_line(
