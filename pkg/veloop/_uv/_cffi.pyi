@@ -29,7 +29,6 @@ class _Lib(Protocol):
     def vl_loop_slab_size(self, loop: Any, /) -> int: ...
     # constants.cdef
     UV_EOF: int
-    UV_ECANCELED: int
     UV_EEXIST: int
     # loop.h
     def vl_loop_new(self, status: Any, /) -> Any: ...
