@@ -177,7 +177,10 @@ DECL_ALONE = {
     "types": "opaque typedefs",
     "error": "names and texts that libuv itself defines",
 }
-SHIM_ALONE = {"port": "what differs between platforms, for the other shims only"}
+SHIM_ALONE = {
+    "port": "what differs between platforms, for the other shims only",
+    "faults": "system calls that fail, in builds for the soak test",
+}
 # C stems whose Python half has another name.
 PYTHON_HALF = {
     "types": "_uv",

@@ -10,7 +10,7 @@ import tempfile
 
 import pytest
 
-from helpers import LINUX, RecordingProtocol, drain
+from helpers import LINUX, PATIENCE, RecordingProtocol, drain
 from tcp_helpers import end, in_executor, pattern, run, turns, until
 
 pytestmark = pytest.mark.skipif(
@@ -235,6 +235,7 @@ def test_full_backlog_is_waited_for(loop, path):
     async def main():
         with bound(path) as listener:
             listener.listen(0)
+            listener.settimeout(PATIENCE)
             first, _ = await loop.create_unix_connection(asyncio.Protocol, path)
             waiting = asyncio.ensure_future(
                 loop.create_unix_connection(lambda: RecordingProtocol(loop), path)
@@ -259,6 +260,7 @@ def test_waiting_for_a_full_backlog_can_be_cancelled(loop, path):
     async def main():
         with bound(path) as listener:
             listener.listen(0)
+            listener.settimeout(PATIENCE)
             first, _ = await loop.create_unix_connection(asyncio.Protocol, path)
             waiting = asyncio.ensure_future(loop.create_unix_connection(asyncio.Protocol, path))
             await turns(10)

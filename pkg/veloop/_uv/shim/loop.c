@@ -46,6 +46,9 @@ int vl_loop_enter(vl_loop_t *loop) {
 
 void vl_loop_leave(vl_loop_t *loop) { atomic_store(&loop->owner, 0); }
 
+/* Seconds until a descriptor that the kernel had no memory to watch is tried again. */
+static const double RETRY_AFTER = 0.05;
+
 int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   VL_GUARD(loop);
   if (loop->filled != taken)
@@ -59,6 +62,8 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   loop->starved = 0;
   loop->ring_len = 0;
   loop->slab_used = 0;
+  if (vl_port_retry_epoll(uv_backend_fd(&loop->uv)) && (timeout < 0.0 || timeout > RETRY_AFTER))
+    timeout = RETRY_AFTER;
   if (timeout == 0.0) {
     uv_run(&loop->uv, UV_RUN_NOWAIT);
   } else {
@@ -234,6 +239,7 @@ int vl_loop_close(vl_loop_t *loop) {
   VL_GUARD(loop);
   after_fork(loop);
   uv_walk(&loop->uv, close_any, NULL);
+  vl_port_forget_epoll(uv_backend_fd(&loop->uv));
   vl_dns_cancel_all(loop);
   uv_mutex_lock(&loop->wakeup_lock);
   loop->closed = 1;

@@ -123,6 +123,8 @@ void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
 
 extern _Thread_local int vl_port_borrowed_fd;
+int vl_port_retry_epoll(int epoll_fd); /* -> how many registrations are still missing */
+void vl_port_forget_epoll(int epoll_fd);
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
 
