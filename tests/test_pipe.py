@@ -313,6 +313,21 @@ def test_unread_data_is_no_hangup(loop, kind, tmp_path):
     run(loop, main())
 
 
+@pytest.mark.veloop_only("asyncio takes what comes the other way for the end")
+def test_what_a_socket_writers_peer_says_is_no_hangup(loop, tmp_path):
+    async def main():
+        async with writing(loop, "socket", tmp_path) as (transport, protocol, peer):
+            os.write(peer.fileno(), b"hello")
+            await turns(10)
+            transport.write(b"data")
+            assert await in_executor(os.read, peer.fileno(), 100) == b"data"
+            assert protocol.names == ["connection_made"]
+            peer.close()
+            await protocol.lost
+
+    run(loop, main())
+
+
 def test_abort_loses_what_is_buffered(loop, tmp_path):
     async def main():
         async with writing(loop, "pipe", tmp_path) as (transport, protocol, peer):

@@ -14,6 +14,10 @@ int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
   return UV_ENOTSUP;
 }
 
+int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
+  return vl_pipe_open(loop, fd, into);
+}
+
 int vl_pipe_at_end(vl_handle_t *handle) {
   (void) handle;
   return 1;
@@ -24,17 +28,26 @@ int vl_pipe_at_end(vl_handle_t *handle) {
 #include <fcntl.h>
 #include <unistd.h>
 
-/* libuv may still know a number whose descriptor was closed behind its back. Is it a watch's, the
- * watch gives way; is it a stream's, the number is passed over. */
+/* A copy of fd with a number above `after`. libuv may still know that number, if its descriptor
+ * was closed behind its back. Is it a watch's, the watch gives way; is it a stream's, libuv says
+ * UV_EEXIST and the caller asks for the next. */
+static int copy_of(vl_loop_t *loop, int fd, int after) {
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, after + 1);
+
+  if (copy < 0)
+    return uv_translate_sys_error(errno);
+  vl_poll_forget(loop, copy);
+  return copy;
+}
+
 static int open_copy(vl_handle_t *handle, int fd) {
   int copy = STDERR_FILENO;
   int r;
 
   do {
-    copy = fcntl(fd, F_DUPFD_CLOEXEC, copy + 1);
+    copy = copy_of(handle->loop, fd, copy);
     if (copy < 0)
-      return uv_translate_sys_error(errno);
-    vl_poll_forget(handle->loop, copy);
+      return copy;
     r = uv_pipe_open(&handle->uv.pipe, copy);
     if (r != 0)
       close(copy);
@@ -60,6 +73,54 @@ int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
   }
   handle->uv.pipe.data = handle;
   r = open_copy(handle, fd);
+  if (r != 0) {
+    vl_handle_close_unguarded(handle);
+    return r;
+  }
+  *into = handle;
+  return handle->id;
+}
+
+/* Other systems show libuv a hang-up only together with something to read; there, as for asyncio
+ * everywhere, something to read is taken for a hang-up. */
+#ifdef __linux__
+enum { HANGUP = UV_DISCONNECT };
+#else
+enum { HANGUP = UV_DISCONNECT | UV_READABLE };
+#endif
+
+static void on_hangup(uv_poll_t *poll, int status, int events) {
+  vl_handle_t *handle = poll->data;
+
+  (void) status;
+  (void) events;
+  uv_poll_stop(poll); /* it would be told in every turn */
+  vl_emit(handle->loop, VL_POLL, handle->id, 0, 0);
+}
+
+int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
+  vl_handle_t *handle;
+  int copy = STDERR_FILENO;
+  int r;
+
+  VL_GUARD(loop);
+  handle = vl_handle_alloc(loop, UV_POLL);
+  if (handle == NULL)
+    return UV_ENOMEM;
+  do {
+    copy = copy_of(loop, fd, copy);
+    r = copy < 0 ? copy : uv_poll_init(&loop->uv, &handle->uv.poll, copy);
+    if (copy >= 0 && r != 0)
+      close(copy);
+  } while (r == UV_EEXIST);
+  if (r != 0) {
+    vl_handle_discard(handle);
+    return r;
+  }
+  handle->uv.poll.data = handle;
+  handle->fd = copy;
+  handle->owned = 1;
+  r = uv_poll_start(&handle->uv.poll, HANGUP, on_hangup);
   if (r != 0) {
     vl_handle_close_unguarded(handle);
     return r;

@@ -73,6 +73,7 @@ struct vl_handle {
   int events;    /* poll: what is watched */
   int batch;     /* listener: connections accepted in one turn */
   int fd;        /* poll and listener */
+  int owned;     /* poll: fd is ours to close */
   int shutting;  /* stream: half-close when the queue is empty */
   int64_t round; /* stream: in which it was read last */
   chunk_t *waiting, *waiting_last, *flying;
