@@ -277,6 +277,16 @@ def test_writer_notices_that_the_reader_has_gone(loop, kind, tmp_path):
     run(loop, main())
 
 
+def test_half_closed_socket_counts_as_gone(loop, tmp_path):
+    async def main():
+        async with writing(loop, "socket", tmp_path) as (_, protocol, peer):
+            with socket.socket(fileno=os.dup(peer.fileno())) as sock:
+                sock.shutdown(socket.SHUT_WR)
+            assert await protocol.lost is None
+
+    run(loop, main())
+
+
 @pytest.mark.parametrize("kind", ["pipe", "fifo", "socket"])
 def test_reader_has_gone_with_bytes_left_to_write(loop, kind, tmp_path):
     async def main():

@@ -18,11 +18,6 @@ int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
   return vl_pipe_open(loop, fd, into);
 }
 
-int vl_pipe_at_end(vl_handle_t *handle) {
-  (void) handle;
-  return 1;
-}
-
 #else
 
 #include <fcntl.h>
@@ -127,32 +122,5 @@ int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
   }
   *into = handle;
   return handle->id;
-}
-
-/* libuv says UV_EOF also when it has seen a hang-up and nothing to read, without asking. But the
- * end of a pty is EIO, and a FIFO or a pty may have been opened again meanwhile. So we ask: what
- * is there is emitted, be it data, the end or an error. -> 0, or 1 when it is the end indeed. */
-int vl_pipe_at_end(vl_handle_t *handle) {
-  vl_loop_t *loop = handle->loop;
-  char *room = vl_slab_room(loop, SLAB_READS, READ_MIN);
-  ssize_t n = -1;
-
-  errno = EAGAIN;
-  if (room == NULL)
-    loop->starved = 1; /* libuv will say so again in the next turn */
-  else
-    do
-      n = read(vl_handle_fileno_unguarded(handle), room, READ_MIN);
-    while (n < 0 && errno == EINTR);
-  if (n == 0)
-    return 1;
-  if (n > 0)
-    vl_emit(loop, VL_READ, handle->id, n, vl_slab_commit(loop, (size_t) n));
-  else if (errno != EAGAIN && errno != EWOULDBLOCK) {
-    vl_emit(loop, VL_READ, handle->id, uv_translate_sys_error(errno), 0);
-    return 0;
-  }
-  vl_stream_read_on(handle);
-  return 0;
 }
 #endif
