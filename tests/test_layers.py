@@ -23,7 +23,7 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups"]
 STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
-    arguments debug timers wakeup poll signals dns sockets executor asyncgens core
+    arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
     transport stream server tls
     tcp pipe udp sendfile
     process

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple
 from .._uv import lib
 from .._uv.events import Driver, Target, drop
 from ..events import Handle, TimerHandle, trace
-from . import debug
+from . import debug, nesting
 from . import executor as executors
 from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
@@ -55,7 +55,9 @@ class Core(asyncio.AbstractEventLoop):
 
     def __init__(self) -> None:
         self._closed = False
-        self._stopping = False
+        self._stopping: bool | int = False
+        self._nesting = False  # allowed?
+        self._nested = 0  # nested runs under way
         self._thread_id: int | None = None
         self._ready: deque[Handle] = deque()
         self._due: deque[TimerHandle] = deque()
@@ -143,7 +145,10 @@ class Core(asyncio.AbstractEventLoop):
             else:
                 if ready:
                     for _ in range(len(ready)):
-                        handle = ready.popleft()
+                        try:
+                            handle = ready.popleft()
+                        except IndexError:
+                            break  # a nested run has run them
                         if not handle._cancelled:
                             try:
                                 handle._context.run(handle._callback, *handle._args)
@@ -215,6 +220,8 @@ class Core(asyncio.AbstractEventLoop):
     def run_until_complete(self, future: Any) -> Any:
         """Run until the future (or coroutine, in a task) is done; return or raise its result."""
         self._check_closed()
+        if self._nesting and self._thread_id == threading.get_ident():
+            return nesting.run_until_complete(self, future)
         self._check_running()
         new_task = not asyncio.isfuture(future)
         future = asyncio.ensure_future(future, loop=self)
@@ -239,6 +246,18 @@ class Core(asyncio.AbstractEventLoop):
     def stop(self) -> None:
         """Stop running after this turn; callbacks that are scheduled already still run."""
         self._stopping = True
+
+    def set_nesting(self, enabled: bool) -> None:
+        """Allow run_until_complete() inside of a task of this loop, which asyncio refuses.
+
+        For synchronous code that has to wait for a coroutine where a loop runs already: notebooks,
+        plug-ins, callbacks of libraries. The calling task waits; everything else goes on.
+        """
+        self._nesting = enabled
+
+    def get_nesting(self) -> bool:
+        """Return whether set_nesting() allowed nested runs."""
+        return self._nesting
 
     def is_running(self) -> bool:
         """Return True while run_forever() or run_until_complete() runs."""

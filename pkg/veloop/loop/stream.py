@@ -181,6 +181,8 @@ class StreamTransport(Transport):
                 method = "get_buffer"
                 size = self._run(_fill, self._protocol, rest)
                 rest = rest[size:]
+                if self._loop._nesting and rest:
+                    rest = memoryview(bytes(rest))  # a nested run would fill the slab anew
                 method = "buffer_updated"
                 self._run(self._protocol.buffer_updated, size)
         except (SystemExit, KeyboardInterrupt):
