@@ -1,8 +1,8 @@
 """Nested running: run_until_complete() inside of a task of the same loop, for who asked for it.
 
-It suspends the task that calls it, and the rest of the turn goes on inside. What belongs to the outer
-run, its stop() for one, waits until the inner one is done. Nothing of libuv is nested: no Python
-frame is ever below uv_run.
+It suspends the task that calls it, and the rest of the turn goes on inside. What belongs to the
+outer run, its stop() for one, waits until the inner one is done. Nothing of libuv is nested: no
+Python frame is ever below uv_run.
 """
 
 from __future__ import annotations
