@@ -81,7 +81,8 @@ def examine(tree, guard):
         path.write_text(original, "utf-8")
         if path.suffix in (".c", ".h"):
             build(tree)
-    print(
+    verdict = "BLIND " if passed else "guards"
+    print(f"{guard['number']:3} {verdict}  {guard['behaviour']}", flush=True)
         f"{guard['number']:3} {'BLIND ' if passed else 'guards'}  {guard['behaviour']}", flush=True
     )
     return not passed
