@@ -11,11 +11,7 @@ import veloop
 
 # What the first releases leave to come; each entry goes when its method is there.
 TO_COME = {
-    "connect_read_pipe",
-    "connect_write_pipe",
     "create_datagram_endpoint",
-    "create_unix_connection",
-    "create_unix_server",
     "sendfile",
     "sock_recv",
     "sock_recv_into",
@@ -44,6 +40,7 @@ NEWER = {
     "create_server": {"keep_alive"},
     "create_task": {"kwargs"},
     "create_connection": {"all_errors"},
+    "create_unix_server": {"cleanup_socket"},
     "shutdown_default_executor": {"timeout"},
 }
 

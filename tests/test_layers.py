@@ -25,7 +25,7 @@ STREAMS = ["streams", "subprocess"]
 LOOP = """
     arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
     transport stream server tls
-    tcp pipe udp sendfile
+    tcp unix pipe udp sendfile
     process
 """.split()
 # What runs loops, and knows them by their public face only.

@@ -7,7 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from . import dns, sockets, tcp
+from . import dns, sockets, tcp, unix
+from . import pipe as pipes
 from .core import Core
 from .poll import Poller
 from .server import ProtocolFactory, Server
@@ -178,6 +179,76 @@ class EventLoop(Core):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
+
+    # ----------------------------------------------------------------------- Unix sockets
+
+    async def create_unix_connection(
+        self,
+        protocol_factory: ProtocolFactory,
+        path: Any = None,
+        *,
+        ssl: Any = None,
+        sock: socket.socket | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[asyncio.Transport, Any]:
+        """Connect to a Unix socket, or take a connected one; return (transport, protocol)."""
+        self._check_closed()
+        return await unix.create_unix_connection(
+            self,
+            protocol_factory,
+            path,
+            ssl=ssl,
+            sock=sock,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+
+    async def create_unix_server(
+        self,
+        protocol_factory: ProtocolFactory,
+        path: Any = None,
+        *,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool = True,
+    ) -> Server:
+        """Serve at a path or abstract address, or on a bound socket."""
+        self._check_closed()
+        return await unix.create_unix_server(
+            self,
+            protocol_factory,
+            path,
+            sock=sock,
+            backlog=backlog,
+            ssl=ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            start_serving=start_serving,
+            cleanup_socket=cleanup_socket,
+        )
+
+    # ------------------------------------------------------------------------------ pipes
+
+    async def connect_read_pipe(
+        self, protocol_factory: ProtocolFactory, pipe: Any
+    ) -> tuple[asyncio.ReadTransport, Any]:
+        """Read from a pipe, terminal, socket; return (transport, protocol)."""
+        self._check_closed()
+        return await pipes.connect_read_pipe(self, protocol_factory, pipe)
+
+    async def connect_write_pipe(
+        self, protocol_factory: ProtocolFactory, pipe: Any
+    ) -> tuple[asyncio.WriteTransport, Any]:
+        """Write to a pipe, terminal, socket; return (transport, protocol)."""
+        self._check_closed()
+        return await pipes.connect_write_pipe(self, protocol_factory, pipe)
 
 
 def new_event_loop() -> EventLoop:
