@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from . import dns, sockets, tcp
+from . import dns, process, sockets, tcp
 from .core import Core
 from .poll import Poller
 from .server import ProtocolFactory, Server
@@ -177,6 +178,76 @@ class EventLoop(Core):
             ssl=ssl,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+
+    # ----------------------------------------------------------------------- subprocesses
+
+    async def subprocess_shell(
+        self,
+        protocol_factory: ProtocolFactory,
+        cmd: str | bytes,
+        *,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        universal_newlines: bool = False,
+        shell: bool = True,
+        bufsize: int = 0,
+        encoding: None = None,
+        errors: None = None,
+        text: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple[process.SubprocessTransport, Any]:
+        """Run a command of the shell; keywords as for subprocess.Popen."""
+        self._check_closed()
+        return await process.subprocess_shell(
+            self,
+            protocol_factory,
+            cmd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            universal_newlines=universal_newlines,
+            shell=shell,
+            bufsize=bufsize,
+            encoding=encoding,
+            errors=errors,
+            text=text,
+            options=kwargs,
+        )
+
+    async def subprocess_exec(
+        self,
+        protocol_factory: ProtocolFactory,
+        program: Any,
+        *args: Any,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        universal_newlines: bool = False,
+        shell: bool = False,
+        bufsize: int = 0,
+        encoding: None = None,
+        errors: None = None,
+        text: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple[process.SubprocessTransport, Any]:
+        """Run a program; keywords as for subprocess.Popen."""
+        self._check_closed()
+        return await process.subprocess_exec(
+            self,
+            protocol_factory,
+            (program, *args),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            universal_newlines=universal_newlines,
+            shell=shell,
+            bufsize=bufsize,
+            encoding=encoding,
+            errors=errors,
+            text=text,
+            options=kwargs,
         )
 
 
