@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from . import dns, process, sockets, tcp
+from . import pipe as pipes
 from .core import Core
 from .poll import Poller
 from .server import ProtocolFactory, Server
@@ -179,6 +180,22 @@ class EventLoop(Core):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
+
+    # ------------------------------------------------------------------------------ pipes
+
+    async def connect_read_pipe(
+        self, protocol_factory: ProtocolFactory, pipe: Any
+    ) -> tuple[asyncio.ReadTransport, Any]:
+        """Read from a pipe, terminal, socket; return (transport, protocol)."""
+        self._check_closed()
+        return await pipes.connect_read_pipe(self, protocol_factory, pipe)
+
+    async def connect_write_pipe(
+        self, protocol_factory: ProtocolFactory, pipe: Any
+    ) -> tuple[asyncio.WriteTransport, Any]:
+        """Write to a pipe, terminal, socket; return (transport, protocol)."""
+        self._check_closed()
+        return await pipes.connect_write_pipe(self, protocol_factory, pipe)
 
     # ----------------------------------------------------------------------- subprocesses
 

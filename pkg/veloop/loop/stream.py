@@ -41,7 +41,7 @@ _JOIN_MAX = 32 * 1024
 
 
 class StreamTransport(Transport):
-    """The transport of a TCP (later also of a Unix) connection: an asyncio.Transport."""
+    """The transport of a TCP or Unix connection: an asyncio.Transport."""
 
     __slots__ = (
         "_addresses",
@@ -61,6 +61,8 @@ class StreamTransport(Transport):
         "_slab",
         "_sock",
     )
+
+    _kind = "socket"  # in error messages
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class StreamTransport(Transport):
             raise
         except BaseException as exc:
             if not self._closing:
-                self._fatal_error(exc, "Fatal error: protocol.connection_made() call failed.")
+                self._protocol_failed(exc, "connection_made")
         else:
             self._begin_reading()
 
@@ -151,7 +153,7 @@ class StreamTransport(Transport):
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as exc:
-                    self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+                    self._protocol_failed(exc, "data_received")
             else:
                 self._on_held(a, self._slab[b : b + a] if a > 0 else b"")
         elif kind == VL_WRITE:
@@ -168,7 +170,7 @@ class StreamTransport(Transport):
         elif status == UV_EOF:
             self._on_eof()
         elif status < 0:
-            self._fatal_error(error(status), "Fatal read error on socket transport")
+            self._fatal_error(error(status), f"Fatal read error on {self._kind} transport")
 
     def _feed(self, rest: memoryview) -> None:
         """Give data to a BufferedProtocol, in as many pieces as its buffers make of it.
@@ -188,7 +190,7 @@ class StreamTransport(Transport):
                 self._hold(bytes(rest))
             raise
         except BaseException as exc:
-            self._fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
+            self._protocol_failed(exc, method)
             return
         if not rest or self._closing:
             return
@@ -214,7 +216,7 @@ class StreamTransport(Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+            self._protocol_failed(exc, "data_received")
 
     def _on_eof(self) -> None:
         if self._eof_read:
@@ -227,16 +229,19 @@ class StreamTransport(Transport):
             self.close()
             raise
         except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
+            self._protocol_failed(exc, "eof_received")
             return
         if not keep_open:
             self.close()
+
+    def _protocol_failed(self, exc: BaseException, method: str) -> None:
+        self._fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
 
     def _on_written(self, status: int) -> None:
         if self._conn_lost:
             return
         if status < 0:
-            self._fatal_error(error(status), "Fatal write error on socket transport")
+            self._fatal_error(error(status), f"Fatal write error on {self._kind} transport")
             return
         # Not what the record could say: something may have been written since.
         self._queued = lib.vl_stream_queued(self._handle)
@@ -357,7 +362,7 @@ class StreamTransport(Transport):
             exc = error(queued)
             if queued == VL_EFOREIGN:
                 raise exc
-            self._fatal_error(exc, "Fatal write error on socket transport")
+            self._fatal_error(exc, f"Fatal write error on {self._kind} transport")
 
     def get_write_buffer_size(self) -> int:
         if not self._queued or self._handle is None:
@@ -377,7 +382,7 @@ class StreamTransport(Transport):
             raise error(status)
         self._eof = self._refuse = True
         if status < 0:
-            self._fatal_error(error(status), "Fatal write error on socket transport")
+            self._fatal_error(error(status), f"Fatal write error on {self._kind} transport")
 
     # -------------------------------------------------------------------------- the end
 

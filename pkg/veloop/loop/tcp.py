@@ -280,10 +280,10 @@ async def open_transport(
     if sock.family != getattr(socket, "AF_UNIX", None):
         lib.vl_tcp_nodelay(handle)
     transport = StreamTransport(loop, protocol, contextvars.copy_context(), handle, sock=sock)
-    return await _started(loop, transport)
+    return await started(loop, transport)
 
 
-async def _started(loop: EventLoop, transport: StreamTransport) -> tuple[asyncio.Transport, Any]:
+async def started(loop: EventLoop, transport: StreamTransport) -> tuple[asyncio.Transport, Any]:
     """(transport, protocol), once connection_made was called, in a turn of its own."""
     protocol = transport.get_protocol()
     started = loop.create_future()

@@ -41,6 +41,8 @@ class Transport(transports._FlowControlMixin):
         "_server",
     )
 
+    _lost_write = "socket.send() raised exception."  # asyncio's words
+
     _high_water: int
     _low_water: int
     _loop: EventLoop
@@ -165,7 +167,7 @@ class Transport(transports._FlowControlMixin):
 
     def _warn_lost_write(self) -> None:
         if self._conn_lost >= _LOG_THRESHOLD:
-            logger.warning("socket.send() raised exception.")
+            logger.warning(self._lost_write)
         self._conn_lost += 1
 
 

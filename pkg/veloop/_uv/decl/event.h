@@ -27,7 +27,8 @@ enum {
   VL_EXIT
 };
 
-enum { VL_READABLE = 1, VL_WRITABLE = 2 };
+/* VL_HANGUP is watched for alone: the other end is gone. */
+enum { VL_READABLE = 1, VL_WRITABLE = 2, VL_HANGUP = 4 };
 
 /* Where the records are; the ring moves when it grows beyond its capacity. */
 int64_t *vl_loop_ring(vl_loop_t *loop);

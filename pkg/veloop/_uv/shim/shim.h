@@ -21,6 +21,7 @@
 #include "../decl/handle.h"
 #include "../decl/stream.h"
 #include "../decl/tcp.h"
+#include "../decl/pipe.h"
 #include "../decl/listener.h"
 #include "../decl/poll.h"
 #include "../decl/dns.h"
@@ -117,6 +118,8 @@ int vl_handle_fileno_unguarded(vl_handle_t *handle);
 
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle);
 void vl_poll_forget(vl_loop_t *loop, int fd);
+int vl_stream_read_on(vl_handle_t *handle);
+int vl_pipe_at_end(vl_handle_t *handle);
 void vl_stream_drop_queue(vl_handle_t *handle);
 void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
