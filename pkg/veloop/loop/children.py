@@ -68,7 +68,9 @@ class Popen(subprocess.Popen[bytes]):
     def _execute_child(self, *given: Any) -> None:
         named = dict(zip(_ARGUMENTS[1:], given, strict=False))
         special = ("preexec_fn", "gid", "gids", "uid")
-        if can_spawn() and all(named[name] is None for name in special):
+        # The subprocess module's documentation names this switch, against vfork.
+        vfork = getattr(subprocess, "_USE_VFORK", True)
+        if vfork and can_spawn() and all(named[name] is None for name in special):
             self._spawn(**named)
         else:
             super()._execute_child(*given)  # type: ignore[misc]
@@ -215,8 +217,10 @@ def watch(loop: Core, child: Popen, on_exit: OnExit) -> None:
             try:
                 _PidfdWatch(loop, child, pidfd, on_exit)
                 return
-            except OSError:
+            except BaseException as exc:
                 os.close(pidfd)
+                if not isinstance(exc, OSError):
+                    raise
     threading.Thread(
         target=_wait,
         args=(loop, child, on_exit),

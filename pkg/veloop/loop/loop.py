@@ -50,6 +50,10 @@ class EventLoop(Core):
         """Stop watching fd for writing; return whether it was watched."""
         return self._poller.remove_writer(fd)
 
+    # asyncio.PidfdChildWatcher calls the running loop by these names.
+    _add_reader = add_reader
+    _remove_reader = remove_reader
+
     # ----------------------------------------------------------------------- raw sockets
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
