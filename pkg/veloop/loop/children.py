@@ -146,7 +146,7 @@ class Popen(subprocess.Popen[bytes]):
         )
 
     def reap(self) -> int:
-        """The return code of a child that is known to be dead."""
+        """The return code; waits for the child to die, if it is not known to be dead."""
         if self.returncode is None:
             try:
                 _, status = os.waitpid(self.pid, 0)
@@ -204,23 +204,21 @@ def _paths(program: bytes, env: Any) -> list[bytes]:
 
 def watch(loop: Core, child: Popen, on_exit: OnExit) -> None:
     """Reap the child when it is dead, and then call on_exit(returncode), in the loop's thread."""
-    pidfd_open = getattr(os, "pidfd_open", None)
-    if pidfd_open is not None:
+    try:
+        pidfd = check(lib.vl_process_pidfd(child.pid))
+    except ProcessLookupError:  # reaped already: this process ignores SIGCHLD
+        loop.call_soon(lambda: on_exit(child.reap()))
+        return
+    except OSError:  # another system, an old kernel, a sandbox, or no descriptor left
+        pass
+    else:
         try:
-            pidfd = pidfd_open(child.pid)
-        except ProcessLookupError:  # reaped already: this process ignores SIGCHLD
-            loop.call_soon(lambda: on_exit(child.reap()))
+            _PidfdWatch(loop, child, pidfd, on_exit)
             return
-        except OSError:  # an old kernel, a sandbox, or no descriptor left
-            pass
-        else:
-            try:
-                _PidfdWatch(loop, child, pidfd, on_exit)
-                return
-            except BaseException as exc:
-                os.close(pidfd)
-                if not isinstance(exc, OSError):
-                    raise
+        except BaseException as exc:
+            os.close(pidfd)
+            if not isinstance(exc, OSError):
+                raise
     threading.Thread(
         target=_wait,
         args=(loop, child, on_exit),
@@ -265,8 +263,10 @@ def _wait(loop: Core, child: Popen, on_exit: OnExit) -> None:
                     break
                 # macOS tells of stopped children too, until somebody takes note of it.
                 os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOHANG)
-    else:
+    elif sys.platform == "win32":
         child.wait()
+    else:
+        child.reap()
     try:
         loop.call_soon_threadsafe(lambda: on_exit(child.reap()))
     except RuntimeError:  # the loop is closed

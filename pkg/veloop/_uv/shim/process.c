@@ -10,7 +10,7 @@
  * is the application's: the end of a child comes through a pidfd, whoever handles signals. */
 #include "shim.h"
 
-#if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
+#ifdef __linux__
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -18,9 +18,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Numbers that the C library's headers may be too old for. */
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
+#endif
+
+#if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
 
 extern char **environ;
 
@@ -191,7 +198,18 @@ int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
 
 /* --------------------------------------------------------------------------------- its end */
 
-static void on_exit_readable(uv_poll_t *poll, int status, int events) {
+int vl_process_pidfd(int pid) {
+#ifdef __linux__
+  int fd = (int) syscall(SYS_pidfd_open, pid, 0); /* close-on-exec */
+
+  return fd < 0 ? uv_translate_sys_error(errno) : fd;
+#else
+  (void) pid;
+  return UV_ENOTSUP;
+#endif
+}
+
+static void on_dead(uv_poll_t *poll, int status, int events) {
   vl_handle_t *handle = poll->data;
 
   (void) status;
@@ -215,7 +233,7 @@ int64_t vl_process_watch(vl_loop_t *loop, int pidfd, vl_handle_t **into) {
     return r;
   }
   handle->uv.poll.data = handle;
-  r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_exit_readable);
+  r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_dead);
   if (r != 0) {
     vl_handle_close_unguarded(handle);
     return r;
