@@ -364,6 +364,7 @@ def test_signals(loop):
     assert run(loop, main("send_signal", signal.SIGUSR1)) == -signal.SIGUSR1
 
 
+@pytest.mark.stock_since("3.14.9", "gh-127049: signals went to the number of a reaped child")
 def test_signal_to_a_child_that_has_exited(loop, monkeypatch):
     sent = []
 
@@ -566,7 +567,7 @@ def test_cancelled_while_it_starts(loop):
 
 @pytest.mark.parametrize("method", ["connect_read_pipe", "connect_write_pipe"])
 @pytest.mark.parametrize("error", [OSError, asyncio.CancelledError])
-@pytest.mark.stock_since("3.13.4", "the other pipes stayed open")
+@pytest.mark.stock_since("3.14.9", "the other pipes stayed open")
 def test_pipe_that_cannot_be_connected(loop, monkeypatch, method, error):
     async def fail(*args):
         raise error("no pipe today")

@@ -135,7 +135,7 @@ static int check_descriptors(const vl_spawn_t *what) {
   int i;
 
   for (i = 0; i < 3; i++)
-    if (what->stdio[i] >= 0 && fcntl(what->stdio[i], F_GETFD) < 0)
+    if (what->stdio[i] != -1 && fcntl(what->stdio[i], F_GETFD) < 0)
       return uv_translate_sys_error(errno);
   for (i = 0; i < what->passed; i++)
     if (fcntl(what->pass_fds[i], F_GETFD) < 0)
