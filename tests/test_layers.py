@@ -26,7 +26,7 @@ LOOP = """
     arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
     transport stream server tls
     tcp unix pipe udp sendfile
-    process
+    children process
 """.split()
 # What runs loops, and knows them by their public face only.
 ABOVE_THE_LOOP = ["runners", "policies", "threads"]
@@ -200,6 +200,7 @@ TESTED_AS = {
     "_uv.sockaddr": "dns",
     "events": "loop",
     "loop.transport": "stream",
+    "loop.children": "process",
     "loop": "loop",
     "loop.core": "loop",
     "loop.asyncgens": "loop",

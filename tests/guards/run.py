@@ -83,8 +83,6 @@ def examine(tree, guard):
             build(tree)
     verdict = "BLIND " if passed else "guards"
     print(f"{guard['number']:3} {verdict}  {guard['behaviour']}", flush=True)
-        f"{guard['number']:3} {'BLIND ' if passed else 'guards'}  {guard['behaviour']}", flush=True
-    )
     return not passed
 
 

@@ -21,6 +21,7 @@ class _Lib(Protocol):
     VL_SIGNAL: int
     VL_GETADDRINFO: int
     VL_GETNAMEINFO: int
+    VL_EXIT: int
     VL_READABLE: int
     VL_WRITABLE: int
     VL_HANGUP: int
@@ -82,6 +83,15 @@ class _Lib(Protocol):
     def vl_eai_text(self, number: int, /) -> Any: ...
     def vl_dns_free(self, request: Any, /) -> None: ...
     def vl_dns_cancel(self, loop: Any, id: int, /) -> int: ...
+    # process.h
+    VL_SPAWN_NOT_BEGUN: int
+    VL_SPAWN_CHDIR: int
+    VL_SPAWN_PREPARE: int
+    VL_SPAWN_EXEC: int
+    def vl_process_can_spawn(self) -> int: ...
+    def vl_process_spawn(self, loop: Any, what: Any, stage: Any, /) -> int: ...
+    def vl_process_pidfd(self, pid: int, /) -> int: ...
+    def vl_process_watch(self, loop: Any, pidfd: int, handle: Any, /) -> int: ...
 
 class _FFI(Protocol):
     NULL: Any

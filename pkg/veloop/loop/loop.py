@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from . import dns, sockets, tcp, unix
+from . import dns, process, sockets, tcp, unix
 from . import pipe as pipes
 from .core import Core
 from .poll import Poller
@@ -48,6 +49,10 @@ class EventLoop(Core):
     def remove_writer(self, fd: FileDescriptor) -> bool:
         """Stop watching fd for writing; return whether it was watched."""
         return self._poller.remove_writer(fd)
+
+    # asyncio.PidfdChildWatcher calls the running loop by these names.
+    _add_reader = add_reader
+    _remove_reader = remove_reader
 
     # ----------------------------------------------------------------------- raw sockets
 
@@ -249,6 +254,76 @@ class EventLoop(Core):
         """Write to a pipe, terminal, socket; return (transport, protocol)."""
         self._check_closed()
         return await pipes.connect_write_pipe(self, protocol_factory, pipe)
+
+    # ----------------------------------------------------------------------- subprocesses
+
+    async def subprocess_shell(
+        self,
+        protocol_factory: ProtocolFactory,
+        cmd: str | bytes,
+        *,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        universal_newlines: bool = False,
+        shell: bool = True,
+        bufsize: int = 0,
+        encoding: None = None,
+        errors: None = None,
+        text: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple[process.SubprocessTransport, Any]:
+        """Run a command of the shell; keywords as for subprocess.Popen."""
+        self._check_closed()
+        return await process.subprocess_shell(
+            self,
+            protocol_factory,
+            cmd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            universal_newlines=universal_newlines,
+            shell=shell,
+            bufsize=bufsize,
+            encoding=encoding,
+            errors=errors,
+            text=text,
+            options=kwargs,
+        )
+
+    async def subprocess_exec(
+        self,
+        protocol_factory: ProtocolFactory,
+        program: Any,
+        *args: Any,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        universal_newlines: bool = False,
+        shell: bool = False,
+        bufsize: int = 0,
+        encoding: None = None,
+        errors: None = None,
+        text: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple[process.SubprocessTransport, Any]:
+        """Run a program; keywords as for subprocess.Popen."""
+        self._check_closed()
+        return await process.subprocess_exec(
+            self,
+            protocol_factory,
+            (program, *args),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            universal_newlines=universal_newlines,
+            shell=shell,
+            bufsize=bufsize,
+            encoding=encoding,
+            errors=errors,
+            text=text,
+            options=kwargs,
+        )
 
 
 def new_event_loop() -> EventLoop:

@@ -25,6 +25,7 @@
 #include "../decl/listener.h"
 #include "../decl/poll.h"
 #include "../decl/dns.h"
+#include "../decl/process.h"
 
 struct vl_loop {
   uv_loop_t uv;
@@ -84,6 +85,7 @@ struct vl_handle {
     uv_tcp_t tcp;
     uv_pipe_t pipe;
     uv_poll_t poll;
+    uv_process_t process;
   } uv; /* the last member: only as much of it as the kind needs is allocated */
 };
 
@@ -125,6 +127,7 @@ void vl_dns_free_all(vl_loop_t *loop);
 extern _Thread_local int vl_port_borrowed_fd;
 int vl_port_retry_epoll(int epoll_fd); /* -> how many registrations are still missing */
 void vl_port_forget_epoll(int epoll_fd);
+extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
 
