@@ -50,13 +50,16 @@ class EventLoop(Core):
 
     # ----------------------------------------------------------------------- raw sockets
 
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect a non-blocking socket."""
-        await sockets.sock_connect(self, sock, address)
+    # The functions themselves: where a call need not wait, one more frame would be felt.
 
-    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        """Accept a connection; return (connection, address), the connection non-blocking."""
-        return await sockets.sock_accept(self, sock)
+    sock_recv = sockets.sock_recv  # type: ignore[assignment]
+    sock_recv_into = sockets.sock_recv_into
+    sock_recvfrom = sockets.sock_recvfrom
+    sock_recvfrom_into = sockets.sock_recvfrom_into
+    sock_sendall = sockets.sock_sendall
+    sock_sendto = sockets.sock_sendto
+    sock_accept = sockets.sock_accept
+    sock_connect = sockets.sock_connect
 
     # -------------------------------------------------------------------------------- DNS
 
