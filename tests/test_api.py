@@ -16,8 +16,6 @@ TO_COME = {
     "create_datagram_endpoint",
     "create_unix_connection",
     "create_unix_server",
-    "sendfile",
-    "sock_sendfile",
     "start_tls",
     "subprocess_exec",
     "subprocess_shell",

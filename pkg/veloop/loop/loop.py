@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from . import dns, sockets, tcp
+from . import sendfile as files
 from .core import Core
 from .poll import Poller
 from .server import ProtocolFactory, Server
@@ -60,6 +61,33 @@ class EventLoop(Core):
     sock_sendto = sockets.sock_sendto
     sock_accept = sockets.sock_accept
     sock_connect = sockets.sock_connect
+
+    async def sock_sendfile(
+        self,
+        sock: socket.socket,
+        file: Any,
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool | None = True,
+    ) -> int:
+        """Send a file from offset, count bytes of it or all; return how many were sent."""
+        return await files.sock_sendfile(self, sock, file, offset, count, bool(fallback))
+
+    # -------------------------------------------------------------------------- sendfile
+
+    async def sendfile(
+        self,
+        transport: asyncio.WriteTransport,
+        file: Any,
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool = True,
+    ) -> int:
+        """Send a file through a transport; return how many bytes were sent."""
+        self._check_closed()
+        return await files.sendfile(self, transport, file, offset, count, fallback)
 
     # -------------------------------------------------------------------------------- DNS
 

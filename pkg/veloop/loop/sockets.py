@@ -38,7 +38,7 @@ _LONGEST_PAUSE = 0.05
 async def sock_recv(self: EventLoop, sock: socket.socket, n: int) -> bytes:
     """Receive at most n bytes; none at the end of the stream."""
     if type(sock) is not _Socket or self._debug or self._closed:
-        _check(self, sock)
+        check_socket(self, sock)
     while True:
         try:
             return sock.recv(n)
@@ -50,7 +50,7 @@ async def sock_recv(self: EventLoop, sock: socket.socket, n: int) -> bytes:
 async def sock_recv_into(self: EventLoop, sock: socket.socket, buf: WriteableBuffer) -> int:
     """Receive into the buffer; return how many bytes."""
     if type(sock) is not _Socket or self._debug or self._closed:
-        _check(self, sock)
+        check_socket(self, sock)
     while True:
         try:
             return sock.recv_into(buf)
@@ -62,7 +62,7 @@ async def sock_recv_into(self: EventLoop, sock: socket.socket, buf: WriteableBuf
 async def sock_recvfrom(self: EventLoop, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
     """Receive a datagram of at most bufsize bytes; return (data, address)."""
     if type(sock) is not _Socket or self._debug or self._closed:
-        _check(self, sock)
+        check_socket(self, sock)
     while True:
         try:
             return sock.recvfrom(bufsize)
@@ -76,7 +76,7 @@ async def sock_recvfrom_into(
 ) -> tuple[int, Any]:
     """Receive a datagram into the buffer, at most nbytes of it; return (size, address)."""
     if type(sock) is not _Socket or self._debug or self._closed:
-        _check(self, sock)
+        check_socket(self, sock)
     while True:
         try:
             return sock.recvfrom_into(buf, nbytes)
@@ -88,7 +88,7 @@ async def sock_recvfrom_into(
 async def sock_sendall(self: EventLoop, sock: socket.socket, data: ReadableBuffer) -> None:
     """Send all of the data."""
     if type(sock) is not _Socket or self._debug or self._closed:
-        _check(self, sock)
+        check_socket(self, sock)
     try:
         sent = sock.send(data)
     except _Blocked:
@@ -111,7 +111,7 @@ async def sock_sendto(
 ) -> int:
     """Send a datagram to the address; return how many bytes were sent."""
     if type(sock) is not _Socket or self._debug or self._closed:
-        _check(self, sock)
+        check_socket(self, sock)
     while True:
         try:
             return sock.sendto(data, address)
@@ -123,7 +123,7 @@ async def sock_sendto(
 async def sock_accept(self: EventLoop, sock: socket.socket) -> tuple[socket.socket, Any]:
     """Accept a connection; return (connection, address), the connection non-blocking."""
     if type(sock) is not _Socket or self._debug or self._closed:
-        _check(self, sock)
+        check_socket(self, sock)
     while True:
         try:
             conn, address = sock.accept()
@@ -137,7 +137,7 @@ async def sock_accept(self: EventLoop, sock: socket.socket) -> tuple[socket.sock
 
 async def sock_connect(self: EventLoop, sock: socket.socket, address: Any) -> None:
     """Connect a non-blocking socket."""
-    _check(self, sock)
+    check_socket(self, sock)
     if sock.family in _INTERNET:
         infos = await resolve(self, address, family=sock.family, type=sock.type, proto=sock.proto)
         address = infos[0][4]
@@ -161,7 +161,7 @@ async def sock_connect(self: EventLoop, sock: socket.socket, address: Any) -> No
         raise OSError(number, f"Connect call failed {address}")
 
 
-def _check(loop: EventLoop, sock: socket.socket) -> None:
+def check_socket(loop: EventLoop, sock: socket.socket) -> None:
     loop._check_closed()
     check_no_tls_socket(sock)
     if loop.get_debug() and sock.gettimeout() != 0:
@@ -181,8 +181,11 @@ async def _readable(loop: EventLoop, sock: socket.socket) -> None:
 
 
 async def _writable(loop: EventLoop, sock: socket.socket) -> None:
-    ready = loop.create_future()
-    fd = sock.fileno()
+    await wait_writable(loop, sock.fileno(), loop.create_future())
+
+
+async def wait_writable(loop: EventLoop, fd: int, ready: asyncio.Future[None]) -> None:
+    """Wait for the future, which is done when the descriptor can be written, if not before."""
     handle = loop._poller.add_writer(fd, _wake, (ready,))
     try:
         await ready
