@@ -372,6 +372,10 @@ class Core(asyncio.AbstractEventLoop):
         args: tuple[Any, ...],
         context: contextvars.Context | None,
     ) -> Handle:
+        if self._inherited and len(args) == 1 and asyncio.isfuture(args[0]):
+            # A future of the parent's is done: nobody is told. The task that forked may end so,
+            # by sys.exit() for one.
+            return Handle(callback, args, self, context)
         self._check_closed()
         if method == "call_soon":
             debug.check_thread(self._thread_id)
