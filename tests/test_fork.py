@@ -224,7 +224,9 @@ def test_child_may_close_and_collect_what_it_inherited(loop_kind):
             later = asyncio.create_task(asyncio.sleep(0.05))
             request = asyncio.create_task(loop.getaddrinfo("localhost", 80))
             await asyncio.sleep(0)
-            waiting = asyncio.create_task(loop.sock_recv(things[1], 1))
+            idle, other_end = socket.socketpair()
+            idle.setblocking(False)
+            waiting = asyncio.create_task(loop.sock_recv(idle, 1))
             await asyncio.sleep(0)
 
             def close():
