@@ -37,8 +37,7 @@ struct vl_loop {
   int64_t filled;         /* how many runs had records */
   int64_t round;          /* of reading, see stream.c */
   int starved;            /* in this round somebody got no room in the slab */
-  uv_pid_t pid;           /* after a fork it is another one */
-  _Atomic uint64_t owner; /* the thread that runs the loop, or 0 */
+  _Atomic uint64_t owner; /* the thread that runs the loop, or 0; see loop.c */
   int64_t next_id;
   int64_t streams; /* made so far */
   int64_t *ring; /* RECORD numbers for each record */
