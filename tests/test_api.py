@@ -21,8 +21,6 @@ TO_COME = {
     "sock_sendfile",
     "sock_sendto",
     "start_tls",
-    "subprocess_exec",
-    "subprocess_shell",
 }
 
 # asyncio.AbstractEventLoop's signatures lag behind what its loops take, so we look at these.

@@ -23,10 +23,10 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups"]
 STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
-    arguments debug timers wakeup poll signals dns sockets executor asyncgens core
+    arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
     transport stream server tls
     tcp unix pipe udp sendfile
-    process
+    children process
 """.split()
 # What runs loops, and knows them by their public face only.
 ABOVE_THE_LOOP = ["runners", "policies", "threads"]
@@ -200,6 +200,7 @@ TESTED_AS = {
     "_uv.sockaddr": "dns",
     "events": "loop",
     "loop.transport": "stream",
+    "loop.children": "process",
     "loop": "loop",
     "loop.core": "loop",
     "loop.asyncgens": "loop",

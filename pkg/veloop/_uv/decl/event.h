@@ -11,6 +11,7 @@
  *   VL_SIGNAL       0          bytes read              offset of the signal numbers in the slab
  *   VL_GETADDRINFO  request    status                  vl_dns_t *
  *   VL_GETNAMEINFO  request    status                  vl_dns_t *
+ *   VL_EXIT         process    -                       -
  *
  * Ids count up and are never used again, so an id is its own generation: a record that
  * comes late, after Python closed its handle, finds no target and is dropped.
@@ -23,7 +24,8 @@ enum {
   VL_POLL,
   VL_SIGNAL,
   VL_GETADDRINFO,
-  VL_GETNAMEINFO
+  VL_GETNAMEINFO,
+  VL_EXIT
 };
 
 enum { VL_READABLE = 1, VL_WRITABLE = 2 };

@@ -4,9 +4,15 @@
 /* The descriptor whose close is to be skipped: set only around one uv_close. */
 _Thread_local int vl_port_borrowed_fd = -1;
 
+/* What the child shall be: set while the thread is in uv_spawn, and so in the child. */
+_Thread_local const vl_spawn_t *vl_port_spawn;
+
 #ifdef __linux__
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 /* Registrations that failed for want of memory, or of the user's epoll quota. libuv believes in them,
  * so vl_loop_run tries them again and again. Any thread may have one, they are few and rare. */
@@ -116,6 +122,22 @@ long vl_port_refused(long number) {
     return 0;
   errno = ENOSYS;
   return -1;
+}
+
+int vl_port_sigaction(int number, const struct sigaction *action, struct sigaction *before) {
+  return number == SIGCHLD ? 0 : sigaction(number, action, before);
+}
+
+/* Called for a child that could not exec. It is reaped by another if the program ignores SIGCHLD,
+ * or waits for any child. */
+pid_t vl_port_waitpid(pid_t pid, int *status, int options) {
+  pid_t r = waitpid(pid, status, options);
+
+  return r == -1 && errno == ECHILD ? pid : r;
+}
+
+int vl_port_keeps_flags(int command) {
+  return vl_port_spawn != NULL && (command == F_SETFL || command == F_SETFD);
 }
 #else
 int vl_port_retry_epoll(int epoll_fd) { return (void) epoll_fd, 0; }
