@@ -13,7 +13,6 @@ import veloop
 TO_COME = {
     "connect_read_pipe",
     "connect_write_pipe",
-    "create_datagram_endpoint",
     "create_unix_connection",
     "create_unix_server",
     "sendfile",

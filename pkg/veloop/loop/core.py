@@ -31,6 +31,7 @@ from .timers import Timers
 
 if TYPE_CHECKING:
     from .stream import StreamTransport
+    from .udp import DatagramTransport
 
     if sys.version_info >= (3, 12):
         AnyCoroutine = Coroutine[Any, Any, Any]
@@ -62,7 +63,7 @@ class Core(asyncio.AbstractEventLoop):
         self._timers = Timers()
         self._driver = Driver()
         # By their descriptors: the transports whose socket objects applications may know.
-        self._given: dict[int, StreamTransport] = {}
+        self._given: dict[int, StreamTransport | DatagramTransport] = {}
         self._signals = Signals(self)
         self._executor = DefaultExecutor(self)
         self._task_factory: Callable[..., Any] | None = None
