@@ -24,7 +24,7 @@ STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
     arguments debug timers wakeup poll signals dns sockets executor asyncgens core
-    transport stream server tls
+    transport stream datagram server tls
     tcp pipe udp sendfile
     process
 """.split()
@@ -197,6 +197,7 @@ TESTED_AS = {
     "_uv.sockaddr": "dns",
     "events": "loop",
     "loop.transport": "stream",
+    "loop.datagram": "udp",
     "loop": "loop",
     "loop.core": "loop",
     "loop.asyncgens": "loop",

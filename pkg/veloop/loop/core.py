@@ -30,8 +30,8 @@ from .signals import Signals
 from .timers import Timers
 
 if TYPE_CHECKING:
+    from .datagram import DatagramTransport
     from .stream import StreamTransport
-    from .udp import DatagramTransport
 
     if sys.version_info >= (3, 12):
         AnyCoroutine = Coroutine[Any, Any, Any]

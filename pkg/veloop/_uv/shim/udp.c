@@ -149,10 +149,12 @@ static void on_datagram(uv_udp_t *udp, ssize_t nread, const uv_buf_t *buf,
       handle->quota = 0; /* the socket is empty */
     return;
   }
+  /* From the error queue of a socket with IP_RECVERR. The socket itself has reported that error;
+   * and libuv 1.52 loses its sign here, so that nread would be four gigabytes. */
+  if (flags & UV_UDP_LINUX_RECVERR)
+    return;
   if (nread < 0) {
-    /* Not on_alloc's refusal; and not what libuv takes from the error queue of a socket with
-     * IP_RECVERR, for the socket itself has reported that. */
-    if (buf->base != NULL && !(flags & UV_UDP_LINUX_RECVERR))
+    if (buf->base != NULL) /* else it is on_alloc's refusal */
       vl_emit(loop, VL_DATAGRAM, handle->id, nread, 0);
     return;
   }
