@@ -24,7 +24,7 @@ STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
     arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
-    transport stream server tls
+    transport stream datagram server tls
     tcp unix pipe udp sendfile
     children process
 """.split()
@@ -201,6 +201,7 @@ TESTED_AS = {
     "events": "loop",
     "loop.transport": "stream",
     "loop.children": "process",
+    "loop.datagram": "udp",
     "loop": "loop",
     "loop.core": "loop",
     "loop.asyncgens": "loop",
