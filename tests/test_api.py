@@ -24,7 +24,6 @@ TO_COME = {
     "sock_sendall",
     "sock_sendfile",
     "sock_sendto",
-    "start_tls",
     "subprocess_exec",
     "subprocess_shell",
 }

@@ -24,7 +24,7 @@ STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
     arguments debug timers wakeup poll signals dns sockets executor asyncgens core
-    transport stream server tls
+    transport stream tls_state tls_transport tls server
     tcp pipe udp sendfile
     process
 """.split()
@@ -198,6 +198,7 @@ TESTED_AS = {
     "events": "loop",
     "loop.transport": "stream",
     "loop": "loop",
+    "loop.tls_transport": "tls",
     "loop.core": "loop",
     "loop.asyncgens": "loop",
     "__main__": "main",
