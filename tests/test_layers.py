@@ -24,7 +24,7 @@ STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
     arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
-    transport stream datagram server tls
+    transport stream datagram tls_state tls_transport tls server
     tcp unix pipe udp sendfile
     children process
 """.split()
@@ -203,6 +203,7 @@ TESTED_AS = {
     "loop.children": "process",
     "loop.datagram": "udp",
     "loop": "loop",
+    "loop.tls_transport": "tls",
     "loop.core": "loop",
     "loop.asyncgens": "loop",
     "__main__": "main",

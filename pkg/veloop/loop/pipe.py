@@ -292,7 +292,7 @@ async def connect_read_pipe(
         kind = DeviceReadTransport
     handle = _open(loop, pipe)
     transport = kind(loop, protocol, contextvars.copy_context(), handle, pipe)
-    return await started(loop, transport)
+    return await started(loop, transport, transport)
 
 
 async def connect_write_pipe(
@@ -310,7 +310,7 @@ async def connect_write_pipe(
         raise
     context = contextvars.copy_context()
     transport = WritePipeTransport(loop, protocol, context, handle, pipe, watched)
-    return await started(loop, transport)
+    return await started(loop, transport, transport)
 
 
 def _prepare(protocol_factory: ProtocolFactory, pipe: Any, refusal: str) -> tuple[int, Any]:
