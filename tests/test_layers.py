@@ -213,7 +213,7 @@ TESTED_AS = {
     "_main.takeover": "main",
 }
 # Test files whose area is not a module's stem; wakeup is a part of the core.
-# ownership (of descriptors) and soak go across all areas.
+# ownership (of descriptors), contract (with libraries) and soak go across all areas.
 TEST_AREAS_ALONE = {
     "layers",
     "conftest",
@@ -223,6 +223,7 @@ TEST_AREAS_ALONE = {
     "main",
     "wakeup",
     "ownership",
+    "contract",
     "soak",
 }
 
