@@ -24,7 +24,7 @@ STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
     arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
-    transport stream server tls
+    transport stream datagram tls_state tls_transport tls server
     tcp unix pipe udp sendfile
     children process
 """.split()
@@ -201,7 +201,9 @@ TESTED_AS = {
     "events": "loop",
     "loop.transport": "stream",
     "loop.children": "process",
+    "loop.datagram": "udp",
     "loop": "loop",
+    "loop.tls_transport": "tls",
     "loop.core": "loop",
     "loop.asyncgens": "loop",
     "__main__": "main",
@@ -211,7 +213,7 @@ TESTED_AS = {
     "_main.takeover": "main",
 }
 # Test files whose area is not a module's stem; wakeup is a part of the core.
-# ownership (of descriptors) and soak go across all areas.
+# ownership (of descriptors), contract (with libraries) and soak go across all areas.
 TEST_AREAS_ALONE = {
     "layers",
     "conftest",
@@ -221,6 +223,7 @@ TEST_AREAS_ALONE = {
     "main",
     "wakeup",
     "ownership",
+    "contract",
     "soak",
 }
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _DEVICE_READ_MAX = 256 * 1024  # bytes read in a turn
 
+_HAS_EPOLL = sys.platform in ("linux", "android")
+
 # A named FIFO of these systems says it hung up when it did not (CPython's gh-145030).
 _FIFO_MISFIRES = sys.platform in ("darwin", "ios", "tvos", "watchos", "sunos5")
 
@@ -278,12 +280,12 @@ async def connect_read_pipe(
         protocol_factory, pipe, "Pipe transport is for pipes/sockets only."
     )
     kind = ReadPipeTransport
-    if stat.S_ISCHR(mode) and not _can_be_watched(loop, fd):
+    if _HAS_EPOLL and stat.S_ISCHR(mode) and not _can_be_watched(loop, fd):
         kind = DeviceReadTransport
     driver = loop._driver
     check(lib.vl_pipe_open(driver.pointer, fd, driver.out))
     transport = kind(loop, protocol, contextvars.copy_context(), driver.out[0], pipe, fd)
-    return await started(loop, transport)
+    return await started(loop, transport, transport)
 
 
 async def connect_write_pipe(
@@ -303,7 +305,7 @@ async def connect_write_pipe(
         watch = driver.out[0]
     context = contextvars.copy_context()
     transport = WritePipeTransport(loop, protocol, context, handle, pipe, fd, watch)
-    return await started(loop, transport)
+    return await started(loop, transport, transport)
 
 
 def _prepare(protocol_factory: ProtocolFactory, pipe: Any, refusal: str) -> tuple[int, int, Any]:
