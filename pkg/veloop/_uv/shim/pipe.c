@@ -23,16 +23,12 @@ int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
 #include <fcntl.h>
 #include <unistd.h>
 
-/* A copy of fd with a number above `after`. libuv may still know that number, if its descriptor
- * was closed behind its back. Is it a watch's, the watch gives way; is it a stream's, libuv says
- * UV_EEXIST and the caller asks for the next. */
-static int copy_of(vl_loop_t *loop, int fd, int after) {
+/* A copy of fd with a number above `after`. libuv may still know that number, if a descriptor was
+ * closed behind its back; then it says UV_EEXIST, and the caller asks for the next. */
+static int copy_of(int fd, int after) {
   int copy = fcntl(fd, F_DUPFD_CLOEXEC, after + 1);
 
-  if (copy < 0)
-    return uv_translate_sys_error(errno);
-  vl_poll_forget(loop, copy);
-  return copy;
+  return copy < 0 ? uv_translate_sys_error(errno) : copy;
 }
 
 static int open_copy(vl_handle_t *handle, int fd) {
@@ -40,7 +36,7 @@ static int open_copy(vl_handle_t *handle, int fd) {
   int r;
 
   do {
-    copy = copy_of(handle->loop, fd, copy);
+    copy = copy_of(fd, copy);
     if (copy < 0)
       return copy;
     r = uv_pipe_open(&handle->uv.pipe, copy);
@@ -103,7 +99,7 @@ int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
   if (handle == NULL)
     return UV_ENOMEM;
   do {
-    copy = copy_of(loop, fd, copy);
+    copy = copy_of(fd, copy);
     r = copy < 0 ? copy : uv_poll_init(&loop->uv, &handle->uv.poll, copy);
     if (copy >= 0 && r != 0)
       close(copy);
