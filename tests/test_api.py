@@ -12,8 +12,6 @@ import veloop
 # What the first releases leave to come; each entry goes when its method is there.
 TO_COME = {
     "create_datagram_endpoint",
-    "create_unix_connection",
-    "create_unix_server",
     "sendfile",
     "sock_recv",
     "sock_recv_into",
@@ -40,6 +38,7 @@ NEWER = {
     "create_server": {"keep_alive"},
     "create_task": {"kwargs"},
     "create_connection": {"all_errors"},
+    "create_unix_server": {"cleanup_socket"},
     "shutdown_default_executor": {"timeout"},
 }
 

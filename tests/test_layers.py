@@ -23,9 +23,9 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups"]
 STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
-    arguments debug timers wakeup poll signals dns sockets executor asyncgens core
+    arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
     transport stream server tls
-    tcp pipe udp sendfile
+    tcp unix pipe udp sendfile
     children process
 """.split()
 # What runs loops, and knows them by their public face only.
@@ -177,7 +177,10 @@ DECL_ALONE = {
     "types": "opaque typedefs",
     "error": "names and texts that libuv itself defines",
 }
-SHIM_ALONE = {"port": "what differs between platforms, for the other shims only"}
+SHIM_ALONE = {
+    "port": "what differs between platforms, for the other shims only",
+    "faults": "system calls that fail, in builds for the soak test",
+}
 # C stems whose Python half has another name.
 PYTHON_HALF = {
     "types": "_uv",

@@ -8,8 +8,9 @@ import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from . import dns, process, sockets, tcp
+from . import dns, process, sockets, tcp, unix
 from . import pipe as pipes
+from . import sendfile as files
 from .core import Core
 from .poll import Poller
 from .server import ProtocolFactory, Server
@@ -56,13 +57,43 @@ class EventLoop(Core):
 
     # ----------------------------------------------------------------------- raw sockets
 
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect a non-blocking socket."""
-        await sockets.sock_connect(self, sock, address)
+    # The functions themselves: where a call need not wait, one more frame would be felt.
 
-    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        """Accept a connection; return (connection, address), the connection non-blocking."""
-        return await sockets.sock_accept(self, sock)
+    sock_recv = sockets.sock_recv  # type: ignore[assignment]
+    sock_recv_into = sockets.sock_recv_into
+    sock_recvfrom = sockets.sock_recvfrom
+    sock_recvfrom_into = sockets.sock_recvfrom_into
+    sock_sendall = sockets.sock_sendall
+    sock_sendto = sockets.sock_sendto
+    sock_accept = sockets.sock_accept
+    sock_connect = sockets.sock_connect
+
+    async def sock_sendfile(
+        self,
+        sock: socket.socket,
+        file: Any,
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool | None = True,
+    ) -> int:
+        """Send a file from offset, count bytes of it or all; return how many were sent."""
+        return await files.sock_sendfile(self, sock, file, offset, count, bool(fallback))
+
+    # -------------------------------------------------------------------------- sendfile
+
+    async def sendfile(
+        self,
+        transport: asyncio.WriteTransport,
+        file: Any,
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool = True,
+    ) -> int:
+        """Send a file through a transport; return how many bytes were sent."""
+        self._check_closed()
+        return await files.sendfile(self, transport, file, offset, count, fallback)
 
     # -------------------------------------------------------------------------------- DNS
 
@@ -183,6 +214,60 @@ class EventLoop(Core):
             ssl=ssl,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+
+    # ----------------------------------------------------------------------- Unix sockets
+
+    async def create_unix_connection(
+        self,
+        protocol_factory: ProtocolFactory,
+        path: Any = None,
+        *,
+        ssl: Any = None,
+        sock: socket.socket | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[asyncio.Transport, Any]:
+        """Connect to a Unix socket, or take a connected one; return (transport, protocol)."""
+        self._check_closed()
+        return await unix.create_unix_connection(
+            self,
+            protocol_factory,
+            path,
+            ssl=ssl,
+            sock=sock,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+
+    async def create_unix_server(
+        self,
+        protocol_factory: ProtocolFactory,
+        path: Any = None,
+        *,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool = True,
+    ) -> Server:
+        """Serve at a path or abstract address, or on a bound socket."""
+        self._check_closed()
+        return await unix.create_unix_server(
+            self,
+            protocol_factory,
+            path,
+            sock=sock,
+            backlog=backlog,
+            ssl=ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            start_serving=start_serving,
+            cleanup_socket=cleanup_socket,
         )
 
     # ------------------------------------------------------------------------------ pipes

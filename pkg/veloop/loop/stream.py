@@ -17,7 +17,7 @@ import asyncio
 import contextvars
 import socket
 import sys
-from asyncio import trsock
+from asyncio import constants, trsock
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ _JOIN_MAX = 32 * 1024
 class StreamTransport(Transport):
     """The transport of a TCP or Unix connection: an asyncio.Transport."""
 
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
+
     __slots__ = (
         "_addresses",
         "_has_socket",
@@ -58,6 +60,7 @@ class StreamTransport(Transport):
         "_queued",
         "_refuse",
         "_run",
+        "_sendfile",
         "_slab",
         "_sock",
     )
@@ -83,6 +86,7 @@ class StreamTransport(Transport):
         self._eof = False
         self._eof_read = False
         self._refuse = False
+        self._sendfile: asyncio.Future[None] | None = None  # under way; what it waits for
         self._queued = 0
         # With a socket object, from the application or made by us to connect, that object is
         # what get_extra_info gives, and is closed together with the handle. For an accepted
@@ -183,6 +187,8 @@ class StreamTransport(Transport):
                 method = "get_buffer"
                 size = self._run(_fill, self._protocol, rest)
                 rest = rest[size:]
+                if self._loop._nesting and rest:
+                    rest = memoryview(bytes(rest))  # a nested run would fill the slab anew
                 method = "buffer_updated"
                 self._run(self._protocol.buffer_updated, size)
         except (SystemExit, KeyboardInterrupt):
@@ -247,8 +253,11 @@ class StreamTransport(Transport):
         self._queued = lib.vl_stream_queued(self._handle)
         if self._protocol_paused:
             self._run(self._maybe_resume_protocol)
-        if not self._queued and self._closing and not self._conn_lost:
-            self._schedule_end(None)
+        if not self._queued:
+            if self._sendfile is not None and not self._sendfile.done():
+                self._sendfile.set_result(None)
+            if self._closing and not self._conn_lost:
+                self._schedule_end(None)
 
     # -------------------------------------------------------------------------- reading
 
@@ -317,6 +326,8 @@ class StreamTransport(Transport):
             )
         if self._eof:
             raise RuntimeError("Cannot call write() after write_eof()")
+        if self._sendfile is not None:
+            raise RuntimeError("unable to write; sendfile is in progress")
         if not data:
             return b""
         if self._conn_lost:
@@ -332,6 +343,8 @@ class StreamTransport(Transport):
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         if self._eof:
             raise RuntimeError("Cannot call writelines() after write_eof()")
+        if self._sendfile is not None:
+            raise RuntimeError("unable to writelines; sendfile is in progress")
         pieces = []
         total = 0
         for data in list_of_data:
@@ -384,6 +397,32 @@ class StreamTransport(Transport):
         if status < 0:
             self._fatal_error(error(status), f"Fatal write error on {self._kind} transport")
 
+    # ------------------------------------------------- sendfile, which sendfile.py carries out
+
+    def _begin_sendfile(self) -> None:
+        if self._sendfile is not None:
+            raise RuntimeError(f"a sendfile is in progress already: {self!r}")
+        self._sendfile = self._loop.create_future()
+        self._refuse = True
+
+    def _sendfile_waits(self, *, for_queue: bool = False) -> asyncio.Future[None]:
+        """What the sendfile is to wait for next; the end of the transport ends it too."""
+        self._sendfile = waiter = self._loop.create_future()
+        if self._conn_lost:
+            self._sendfile_lost(None)
+        elif for_queue and not self._queued:
+            waiter.set_result(None)
+        return waiter
+
+    def _sendfile_lost(self, exc: BaseException | None) -> None:
+        waiter = self._sendfile
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(exc or ConnectionError("Connection is closed by peer"))
+
+    def _end_sendfile(self) -> None:
+        self._sendfile = None
+        self._refuse = self._eof or self._conn_lost > 0
+
     # -------------------------------------------------------------------------- the end
 
     def close(self) -> None:
@@ -412,6 +451,7 @@ class StreamTransport(Transport):
     def _schedule_end(self, exc: BaseException | None) -> None:
         self._refuse = True
         self._schedule_connection_lost(exc)
+        self._sendfile_lost(exc)
 
     def _release(self) -> None:
         handle, self._handle = self._handle, None
@@ -433,6 +473,7 @@ class StreamTransport(Transport):
         self._refuse = self._closing = True
         self._live = False
         self._conn_lost += 1
+        self._sendfile = None  # its waiter is of a closed loop: nobody will run
         self._orphaned = True
         if not self._has_socket and self._sock is not None:
             self._sock.detach()

@@ -172,6 +172,8 @@ class Transport(transports._FlowControlMixin):
 
 
 def warn_unclosed(transport: Transport) -> None:
+    if transport._loop._inherited:
+        return  # in a forked child: it is the parent's to close
     warnings.warn(
         f"unclosed transport {transport!r}", ResourceWarning, stacklevel=3, source=transport
     )

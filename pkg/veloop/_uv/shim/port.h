@@ -3,7 +3,8 @@
  *
  * epoll_ctl: libuv aborts the process when a descriptor that it watches has been closed behind
  *   its back. Python code can do that at any time, so such failures are swallowed: the
- *   descriptor then just never becomes ready, which is what asyncio's selector gives.
+ *   descriptor then just never becomes ready, which is what asyncio's selector gives. If the
+ *   kernel is only short of memory the registration is tried again, by vl_loop_run.
  * syscall: (1) close of a descriptor that is only borrowed (tcp.c) is skipped; (2) the
  *   io_uring that libuv would set up for epoll_ctl is refused: sandboxes kill processes for
  *   it, it costs every new loop a mapping, and its failures abort as above.

@@ -37,8 +37,7 @@ struct vl_loop {
   int64_t filled;         /* how many runs had records */
   int64_t round;          /* of reading, see stream.c */
   int starved;            /* in this round somebody got no room in the slab */
-  uv_pid_t pid;           /* after a fork it is another one */
-  _Atomic uint64_t owner; /* the thread that runs the loop, or 0 */
+  _Atomic uint64_t owner; /* the thread that runs the loop, or 0; see loop.c */
   int64_t next_id;
   int64_t streams; /* made so far */
   int64_t *ring; /* RECORD numbers for each record */
@@ -125,6 +124,8 @@ void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
 
 extern _Thread_local int vl_port_borrowed_fd;
+int vl_port_retry_epoll(int epoll_fd); /* -> how many registrations are still missing */
+void vl_port_forget_epoll(int epoll_fd);
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
