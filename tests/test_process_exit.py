@@ -168,7 +168,7 @@ def test_loop_that_is_closed_while_a_child_runs(new_loop, way, caplog):
     assert proc.wait() == -signal.SIGKILL
     if way == "thread":
         for thread in threading.enumerate():
-            if thread is not threading.current_thread():
+            if thread.name == f"veloop-waitpid-{proc.pid}":
                 thread.join(PATIENCE)
         assert "is closed" in caplog.text
 
