@@ -5,6 +5,7 @@ processes in which a small library comes before the C library's sending function
 EAGAIN for as long as the test wants it.
 """
 
+import os
 import shutil
 import subprocess
 import textwrap
@@ -104,7 +105,8 @@ def queued(loop_kind, library, request):
     def start(script):
         prelude = PRELUDE.format(tests=str(request.path.parent), library=library)
         source = prelude + textwrap.dedent(script) + "\ngo()\n"
-        return run_script(loop_kind, source, env={"LD_PRELOAD": library})
+        before = os.environ.get("LD_PRELOAD", "")  # a sanitizer's, which must stay the first
+        return run_script(loop_kind, source, env={"LD_PRELOAD": f"{before} {library}".strip()})
 
     return start
 

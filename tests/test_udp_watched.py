@@ -188,7 +188,7 @@ def test_datagrams_larger_than_udps(loop, path):
 
 
 test_datagrams_larger_than_udps = pytest.mark.stock_since(
-    "3.13", "earlier ones drop empty datagrams: gh-115199"
+    "3.13", "earlier ones drop empty datagrams"
 )(test_datagrams_larger_than_udps)
 
 
@@ -455,6 +455,7 @@ def test_netlink(loop):
 
 
 @linux
+@pytest.mark.stock_since("3.13", "earlier ones take SOCK_DGRAM only")
 @pytest.mark.parametrize("kind", ["SOCK_RAW", "SOCK_SEQPACKET"])
 def test_other_kinds_of_socket(loop, kind):
     async def main():
