@@ -1,7 +1,6 @@
 """anyio on veloop and on asyncio, by `anyio.run(..., backend_options={"loop_factory": ...})`."""
 
 import asyncio
-import functools
 import math
 import os
 import signal
@@ -10,48 +9,13 @@ import threading
 
 import pytest
 from payload import MEGABYTE, Checksum, chunks, payload
+from running import on_anyio
 
-from helpers import has_ipv6, import_veloop, new_event_loop, refusing_address, run
+from helpers import has_ipv6, refusing_address, run
 
 anyio = pytest.importorskip("anyio", reason="anyio is not installed (pip install '.[test]')")
 
 LARGE = 10 * MEGABYTE
-
-
-class Runner:
-    """`anyio.run` with the loop under test: runner(main, *arguments)."""
-
-    def __init__(self, kind):
-        self.kind = kind
-        if kind == "veloop":
-            self._options = {"loop_factory": import_veloop().new_event_loop}
-        else:
-            self._options = {"loop_factory": functools.partial(new_event_loop, kind)}
-
-    def __call__(self, main, *args, debug=False):
-        async def bounded():
-            assert type(asyncio.get_running_loop()).__module__.startswith(self.kind)
-            with anyio.fail_after(30):
-                return await main(*args)
-
-        options = {**self._options, "debug": debug}
-        return anyio.run(bounded, backend="asyncio", backend_options=options)
-
-
-@pytest.fixture
-def runner(loop_kind):
-    return Runner(loop_kind)
-
-
-def on_anyio(test):
-    """An async test as one that pytest runs, with anyio, on both kinds of loop."""
-
-    def runs(runner):
-        runner(test)
-
-    runs.__name__ = test.__name__
-    runs.__doc__ = test.__doc__
-    return runs
 
 
 # ------------------------------------------------------------ tasks
@@ -189,15 +153,6 @@ async def test_memory_streams_and_limits():
 # ------------------------------------------------------------ TCP
 
 
-def needs_sock_accept():
-    """anyio's listeners accept by `loop.sock_accept`.
-
-    Where veloop has none yet these tests are expected to fail; they count as soon as it does.
-    """
-    if type(asyncio.get_running_loop()).sock_accept is asyncio.AbstractEventLoop.sock_accept:
-        pytest.xfail("veloop has no sock_accept yet, which anyio's listeners need")
-
-
 async def echo(stream):
     async with stream:
         async for data in stream:
@@ -205,7 +160,6 @@ async def echo(stream):
 
 
 async def listen(host="127.0.0.1"):
-    needs_sock_accept()
     return await anyio.create_tcp_listener(local_host=host)
 
 
@@ -443,7 +397,7 @@ def test_the_root_task_without_anyio_run(loop):
 
 def test_blocking_portal(runner):
     """A thread without a loop starts one in another thread and uses it."""
-    with anyio.from_thread.start_blocking_portal("asyncio", runner._options) as portal:
+    with anyio.from_thread.start_blocking_portal("asyncio", runner.options) as portal:
 
         async def kind():
             return type(asyncio.get_running_loop()).__module__

@@ -11,6 +11,7 @@
  *   VL_SIGNAL       0          bytes read              offset of the signal numbers in the slab
  *   VL_GETADDRINFO  request    status                  vl_dns_t *
  *   VL_GETNAMEINFO  request    status                  vl_dns_t *
+ *   VL_EXIT         process    -                       -
  *   VL_DATAGRAM     udp        its size, or status     offset in the slab of the sender's
  *                                                      sockaddr; the bytes come 32 later
  *
@@ -26,10 +27,12 @@ enum {
   VL_SIGNAL,
   VL_GETADDRINFO,
   VL_GETNAMEINFO,
+  VL_EXIT,
   VL_DATAGRAM
 };
 
-enum { VL_READABLE = 1, VL_WRITABLE = 2 };
+/* VL_HANGUP is watched for alone: the other end is gone. */
+enum { VL_READABLE = 1, VL_WRITABLE = 2, VL_HANGUP = 4 };
 
 /* Where the records are; the ring moves when it grows beyond its capacity. */
 int64_t *vl_loop_ring(vl_loop_t *loop);
