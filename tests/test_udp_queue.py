@@ -226,10 +226,11 @@ def test_abort_drops_what_waits(queued):
                 client.transport.close()
                 client.transport.abort()
                 assert client.transport.get_write_buffer_size() == 0
+                refusing.value = 0  # the loop will look whether it can send, but there is nothing
                 assert await client.lost is None
-                refusing.value = 0
                 await turns(20)
                 assert server.datagrams == []
+                assert client.transport.get_extra_info("socket").fileno() == -1
         """
     )
 

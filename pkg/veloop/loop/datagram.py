@@ -301,6 +301,10 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         raise NotImplementedError
 
     def _release(self) -> None:
+        self._close_handle()
+        self._close_sockets()
+
+    def _close_handle(self) -> None:
         handle, self._handle = self._handle, None
         if handle is None:
             return
@@ -308,7 +312,6 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         if self._loop._given.get(self._sock.fileno()) is self:
             del self._loop._given[self._sock.fileno()]
         check(lib.vl_handle_close(handle))
-        self._close_sockets()
 
     def _close_sockets(self) -> None:
         self._sock.close()
@@ -432,7 +435,9 @@ class UdpTransport(DatagramTransport):
         return self._queued
 
     def _drop_queue(self) -> None:
-        self._queued = 0  # the handle's end drops it
+        if self._queued:
+            self._queued = 0
+            self._close_handle()  # libuv drops it then, and at no other time
 
 
 class WatchedTransport(DatagramTransport):
