@@ -105,8 +105,9 @@ class Peer:
     def recv_all(self):
         """Everything up to close_notify."""
         parts = []
-        while part := self._do(self.sslobj.read, 1 << 14):
-            parts.append(part)
+        with contextlib.suppress(ssl.SSLZeroReturnError):  # instead of b"", after our own
+            while part := self._do(self.sslobj.read, 1 << 14):
+                parts.append(part)
         return b"".join(parts)
 
     def goodbye(self):
