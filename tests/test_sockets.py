@@ -1,12 +1,14 @@
-"""sockets.py: sock_connect and sock_accept. What they leave behind is conftest's to find."""
+"""sockets.py: sock_connect and sock_accept. Leaks are conftest's to find."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import time
 
 import pytest
 
-from helpers import PATIENCE, listening_socket, refusing_address
+from helpers import LINUX, PATIENCE, listening_socket, refusing_address
 from tcp_helpers import HOST, run, turns
 
 
@@ -131,6 +133,86 @@ def test_bad_sockets(loop, method):
             await call(sock)
 
     run(loop, main())
+
+
+def test_wait_that_gave_way_does_not_take_the_later_one_along(loop, listener):
+    async def main():
+        early = loop.create_task(loop.sock_accept(listener))
+        await turns()
+        late = loop.create_task(loop.sock_accept(listener))
+        await turns()
+        early.cancel()
+        await turns()
+        with socket.create_connection(listener.getsockname(), PATIENCE):
+            conn, _ = await late
+            conn.close()
+        with pytest.raises(asyncio.CancelledError):
+            await early
+
+    run(loop, main())
+
+
+@pytest.fixture
+def unix_listener(tmp_path):
+    """One whose backlog is full, and the connections that fill it."""
+    with socket.socket(socket.AF_UNIX) as sock, contextlib.ExitStack() as fillers:
+        sock.setblocking(False)
+        sock.bind(str(tmp_path / "socket"))
+        sock.listen(0)
+        while True:
+            filler = fillers.enter_context(socket.socket(socket.AF_UNIX))
+            filler.setblocking(False)
+            if filler.connect_ex(sock.getsockname()):
+                break
+        yield sock
+
+
+@pytest.fixture
+def unix_client():
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        yield sock
+
+
+needs_full_backlog = pytest.mark.skipif(not LINUX, reason="elsewhere a full backlog refuses")
+
+
+@needs_full_backlog
+@pytest.mark.veloop_only("asyncio takes the unconnected socket for a connected one")
+def test_connect_waits_for_room_in_the_backlog_of_a_unix_socket(loop, unix_listener, unix_client):
+    async def main():
+        cpu = time.process_time()
+        task = loop.create_task(loop.sock_connect(unix_client, unix_listener.getsockname()))
+        await asyncio.sleep(0.2)
+        assert not task.done()
+        assert time.process_time() - cpu < 0.1  # it does not spin
+        while not task.done():
+            conn, _ = await loop.sock_accept(unix_listener)
+            conn.close()
+            await asyncio.wait([task], timeout=0.05)
+        await task
+        assert unix_client.getpeername() == unix_listener.getsockname()
+
+    run(loop, main())
+
+
+@needs_full_backlog
+@pytest.mark.veloop_only("asyncio takes the unconnected socket for a connected one")
+def test_wait_for_room_in_a_backlog_can_be_cancelled(loop, unix_listener, unix_client):
+    async def main():
+        task = loop.create_task(loop.sock_connect(unix_client, unix_listener.getsockname()))
+        await turns(20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(loop, main())
+
+
+@needs_full_backlog
+def test_connect_to_a_unix_socket_that_is_not_there(loop, tmp_path, unix_client):
+    with pytest.raises(FileNotFoundError):
+        run(loop, loop.sock_connect(unix_client, str(tmp_path / "nothing")))
 
 
 def test_closed_loop_refuses(new_loop, listener):

@@ -32,7 +32,8 @@ _EAI_NEAREST = {"EAI_BADHINTS": "EAI_BADFLAGS", "EAI_PROTOCOL": "EAI_SERVICE"}
 def error(status: int) -> OSError | RuntimeError:
     """The exception for a negative libuv status: OSError picks its subclass by itself."""
     if status == lib.VL_EFOREIGN:
-        return _foreign_thread()
+        owner = lib.vl_refused_owner()
+        return foreign_thread(owner) if owner else forked()
     name = ffi.string(lib.uv_err_name(status)).decode()
     if name.startswith("EAI_"):
         return _gaierror(status, name)
@@ -58,9 +59,18 @@ def _gaierror(status: int, name: str) -> socket.gaierror:
     return socket.gaierror(number, ffi.string(lib.vl_eai_text(number)).decode(errors="replace"))
 
 
-def _foreign_thread() -> RuntimeError:
+def forked() -> RuntimeError:
+    """For the use of a loop that a forked child has from its parent."""
+    return RuntimeError(
+        f"this event loop belongs to the parent process; in process {os.getpid()}, which os.fork() "
+        "made, it cannot be used: run a new one, with asyncio.run() or asyncio.Runner()"
+    )
+
+
+def foreign_thread(owner: int) -> RuntimeError:
+    """The exception for a call from a thread that does not run the loop."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    owner, caller = lib.vl_refused_owner(), threading.get_ident()
+    caller = threading.get_ident()
     return RuntimeError(
         f"the event loop is running in thread {names.get(owner, '?')!r} ({owner}) and was called "
         f"from thread {names.get(caller, '?')!r} ({caller}); use loop.call_soon_threadsafe()"

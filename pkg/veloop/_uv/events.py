@@ -32,7 +32,9 @@ class Driver:
 
     __slots__ = (
         "_capacity",
+        "_owners",
         "_ring",
+        "closed",
         "out",
         "pointer",
         "records",
@@ -49,7 +51,9 @@ class Driver:
             raise error(status[0])
         self.pointer = ffi.gc(pointer, lib.vl_loop_free)
         self.targets: dict[int, Target] = {}
+        self._owners: list[Target] = []  # in a forked child: what targets were
         self.records: Iterator[Record] | None = None
+        self.closed = False
         self.taken = 0  # runs whose records we have got
         self.slab = ffi.buffer(lib.vl_loop_slab(pointer), lib.vl_loop_slab_size(pointer))
         self.view = memoryview(self.slab).cast("B")  # for who copies out of it without bytes
@@ -88,9 +92,16 @@ class Driver:
         """End a running or the next vl_loop_run. From any thread, also once the loop is closed."""
         lib.vl_loop_wakeup(self.pointer)
 
+    def forked(self) -> None:
+        """This is a child process now, and the loop the parent's: it refuses everything."""
+        lib.vl_loop_forked(self.pointer)
+        # Nobody is told of what is still to come in this turn, but of the loop's close.
+        self._owners = list(self.targets.values())
+        self.targets.clear()
+
     def close(self) -> None:
         """Close the libuv loop with all that is open in it, after telling the owners."""
-        for target in list(self.targets.values()):
+        for target in (*self._owners, *self.targets.values()):
             on_loop_close = getattr(getattr(target, "__self__", None), "_on_loop_close", None)
             if on_loop_close is not None:
                 on_loop_close()
@@ -99,7 +110,14 @@ class Driver:
                 drop(kind, a, b)
             self.records = None
         self.targets.clear()
+        self._owners.clear()
+        self.closed = True
         check(lib.vl_loop_close(self.pointer))
+
+
+def process_forked() -> None:
+    """In the child, before `Driver.forked` of each loop."""
+    lib.vl_process_forked()
 
 
 def drop(kind: int, a: int, b: int) -> None:

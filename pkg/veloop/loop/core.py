@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import sys
 import threading
 import time
 import warnings
+import weakref
 from asyncio import base_events
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
@@ -20,9 +22,10 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from .._uv import lib
-from .._uv.events import Driver, Target, drop
+from .._uv.errors import forked
+from .._uv.events import Driver, Target, drop, process_forked
 from ..events import Handle, TimerHandle, trace
-from . import debug
+from . import debug, nesting
 from . import executor as executors
 from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
@@ -30,6 +33,7 @@ from .signals import Signals
 from .timers import Timers
 
 if TYPE_CHECKING:
+    from .datagram import DatagramTransport
     from .stream import StreamTransport
 
     if sys.version_info >= (3, 12):
@@ -50,19 +54,37 @@ _POLL_EVERY = 100e-6
 _LONGEST_SLEEP = 24 * 3600.0
 
 
+# For the child after a fork: those that exist then.
+_loops: weakref.WeakSet[Core] = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    process_forked()
+    for loop in list(_loops):
+        if not loop._closed:
+            loop._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)
+
+
 class Core(asyncio.AbstractEventLoop):
     """What EventLoop is built on; `loop.py` adds the areas of I/O."""
 
     def __init__(self) -> None:
         self._closed = False
-        self._stopping = False
+        self._inherited = False  # from the parent, by a fork; then closed as well
+        self._stopping: bool | int = False
+        self._nesting = False  # allowed?
+        self._nested = 0  # nested runs under way
         self._thread_id: int | None = None
         self._ready: deque[Handle] = deque()
         self._due: deque[TimerHandle] = deque()
         self._timers = Timers()
         self._driver = Driver()
         # By their descriptors: the transports whose socket objects applications may know.
-        self._given: dict[int, StreamTransport] = {}
+        self._given: dict[int, StreamTransport | DatagramTransport] = {}
         self._signals = Signals(self)
         self._executor = DefaultExecutor(self)
         self._task_factory: Callable[..., Any] | None = None
@@ -72,6 +94,7 @@ class Core(asyncio.AbstractEventLoop):
         self._asyncgens = AsyncGenerators(self)
         self.slow_callback_duration = 0.1
         self._debug = debug.wanted()
+        _loops.add(self)
 
     def __repr__(self) -> str:
         return (
@@ -143,7 +166,10 @@ class Core(asyncio.AbstractEventLoop):
             else:
                 if ready:
                     for _ in range(len(ready)):
-                        handle = ready.popleft()
+                        try:
+                            handle = ready.popleft()
+                        except IndexError:
+                            break  # a nested run has run them
                         if not handle._cancelled:
                             try:
                                 handle._context.run(handle._callback, *handle._args)
@@ -215,6 +241,8 @@ class Core(asyncio.AbstractEventLoop):
     def run_until_complete(self, future: Any) -> Any:
         """Run until the future (or coroutine, in a task) is done; return or raise its result."""
         self._check_closed()
+        if self._nesting and self._thread_id == threading.get_ident():
+            return nesting.run_until_complete(self, future)
         self._check_running()
         new_task = not asyncio.isfuture(future)
         future = asyncio.ensure_future(future, loop=self)
@@ -240,6 +268,18 @@ class Core(asyncio.AbstractEventLoop):
         """Stop running after this turn; callbacks that are scheduled already still run."""
         self._stopping = True
 
+    def set_nesting(self, enabled: bool) -> None:
+        """Allow run_until_complete() inside of a task of this loop, which asyncio refuses.
+
+        For synchronous code that has to wait for a coroutine where a loop runs already: notebooks,
+        plug-ins, callbacks of libraries. The calling task waits; everything else goes on.
+        """
+        self._nesting = enabled
+
+    def get_nesting(self) -> bool:
+        """Return whether set_nesting() allowed nested runs."""
+        return self._nesting
+
     def is_running(self) -> bool:
         """Return True while run_forever() or run_until_complete() runs."""
         return self._thread_id is not None
@@ -253,6 +293,8 @@ class Core(asyncio.AbstractEventLoop):
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
         if self._closed:
+            if self._inherited:
+                self._close_inherited()
             return
         if self._debug:
             debug.logger.debug("Close %r", self)
@@ -262,9 +304,34 @@ class Core(asyncio.AbstractEventLoop):
         self._due.clear()
         self._timers.clear()
         self._executor.close()
+        self._release()
+
+    def _release(self) -> None:
         self._driver.close()
         self._given.clear()
         self._signals.close_descriptors()
+
+    def _forked(self) -> None:
+        """This is a child process now, and the loop the parent's: to us it is a closed one.
+
+        Nothing is released yet, for that takes time, and most children do not live long.
+        """
+        self._inherited = self._closed = True
+        self._thread_id = None
+        # The fork may have been in a callback: the rest of this turn is the parent's business.
+        for handle in self._ready:
+            handle._cancelled = True
+        self._due.clear()
+        self._timers.clear()
+        self._driver.forked()
+        self._signals.forked()
+
+    def _close_inherited(self) -> None:
+        """Release what the child has of a loop; the parent does not notice. Once."""
+        if not self._driver.closed:
+            self._signals.close()
+            self._ready.clear()
+            self._release()
 
     def _check_not_given(self, fd: int) -> None:
         """Refuse a descriptor that a transport was given: two would read from it."""
@@ -273,6 +340,8 @@ class Core(asyncio.AbstractEventLoop):
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
     def _check_closed(self) -> None:
+        if self._inherited:
+            raise forked()
         if self._closed:
             raise RuntimeError("Event loop is closed")
 
@@ -323,6 +392,10 @@ class Core(asyncio.AbstractEventLoop):
         args: tuple[Any, ...],
         context: contextvars.Context | None,
     ) -> Handle:
+        if self._inherited and len(args) == 1 and asyncio.isfuture(args[0]):
+            # A future of the parent's is done: nobody is told. The task that forked may end so,
+            # by sys.exit() for one.
+            return Handle(callback, args, self, context)
         self._check_closed()
         if method == "call_soon":
             debug.check_thread(self._thread_id)

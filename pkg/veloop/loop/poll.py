@@ -49,9 +49,12 @@ class Poller:
         self._loop = loop
         self.watches: dict[int, Watch] = {}
 
-    def add_reader(self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def add_reader(
+        self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> Handle:
         watch = self._watch(file)
-        before, watch.reader = watch.reader, Handle(callback, args, self._loop)
+        handle = Handle(callback, args, self._loop)
+        before, watch.reader = watch.reader, handle
         try:
             self._apply(watch)
         except BaseException:
@@ -59,10 +62,14 @@ class Poller:
             raise
         if before is not None:
             before.cancel()
+        return handle
 
-    def add_writer(self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def add_writer(
+        self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> Handle:
         watch = self._watch(file)
-        before, watch.writer = watch.writer, Handle(callback, args, self._loop)
+        handle = Handle(callback, args, self._loop)
+        before, watch.writer = watch.writer, handle
         try:
             self._apply(watch)
         except BaseException:
@@ -70,6 +77,7 @@ class Poller:
             raise
         if before is not None:
             before.cancel()
+        return handle
 
     def remove_reader(self, file: Any) -> bool:
         watch = self._known(file)

@@ -92,6 +92,20 @@ class Signals:
             self._running = False
             self._give_back()
 
+    def forked(self) -> None:
+        """In the child: what is signalled to it is not to reach the parent. The handlers stay,
+        as they do with asyncio."""
+        self._running = False
+        self._before = None
+        if self._pair is None:
+            return
+        try:
+            current = signal.set_wakeup_fd(-1)
+            if current not in (-1, self._pair[1].fileno()):
+                signal.set_wakeup_fd(current)
+        except ValueError:  # not the main interpreter: it cannot have been ours
+            pass
+
     def _on_event(self, kind: int, size: int, offset: int) -> None:
         loop = self._loop
         for signum in loop._driver.slab[offset : offset + size]:

@@ -15,8 +15,13 @@ static _Thread_local uint64_t refused_owner;
 
 uint64_t vl_refused_owner(void) { return refused_owner; }
 
+/* What owner is in a forked child: no thread, so that every guard refuses. */
+#define INHERITED UINT64_MAX
+
 int vl_refuse(vl_loop_t *loop) {
-  refused_owner = atomic_load(&loop->owner);
+  uint64_t owner = atomic_load(&loop->owner);
+
+  refused_owner = owner == INHERITED ? 0 : owner;
   return VL_EFOREIGN;
 }
 
@@ -25,26 +30,23 @@ int vl_refuse(vl_loop_t *loop) {
 static void on_wakeup(uv_async_t *async) { (void) async; }
 static void on_sleeper(uv_timer_t *timer) { (void) timer; }
 
-/* In a forked child libuv's epoll is still the parent's: whatever the child does with it would be
- * done to the parent's loop. A new one is made for the child. */
-static void after_fork(vl_loop_t *loop) {
-  if (loop->pid == uv_os_getpid())
-    return;
-  loop->pid = uv_os_getpid();
-  uv_loop_fork(&loop->uv);
-}
-
 int vl_loop_enter(vl_loop_t *loop) {
   uint64_t nobody = 0;
 
   VL_GUARD(loop);
   if (!atomic_compare_exchange_strong(&loop->owner, &nobody, vl_self()))
     return vl_refuse(loop); /* two threads at once */
-  after_fork(loop);
   return 0;
 }
 
-void vl_loop_leave(vl_loop_t *loop) { atomic_store(&loop->owner, 0); }
+void vl_loop_leave(vl_loop_t *loop) {
+  uint64_t me = vl_self();
+
+  atomic_compare_exchange_strong(&loop->owner, &me, 0); /* it stays INHERITED */
+}
+
+/* Seconds until a descriptor that the kernel had no memory to watch is tried again. */
+static const double RETRY_AFTER = 0.05;
 
 int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   VL_GUARD(loop);
@@ -59,6 +61,8 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   loop->starved = 0;
   loop->ring_len = 0;
   loop->slab_used = 0;
+  if (vl_port_retry_epoll(uv_backend_fd(&loop->uv)) && (timeout < 0.0 || timeout > RETRY_AFTER))
+    timeout = RETRY_AFTER;
   if (timeout == 0.0) {
     uv_run(&loop->uv, UV_RUN_NOWAIT);
   } else {
@@ -83,7 +87,7 @@ int vl_loop_wakeup(vl_loop_t *loop) {
   int r = 0;
 
   uv_mutex_lock(&loop->wakeup_lock);
-  if (!loop->closed)
+  if (!loop->closed && atomic_load(&loop->owner) != INHERITED)
     r = uv_async_send(&loop->wakeup);
   uv_mutex_unlock(&loop->wakeup_lock);
   return r;
@@ -208,7 +212,6 @@ vl_loop_t *vl_loop_new(int *status) {
   loop->uv.data = loop;
   uv_timer_init(&loop->uv, &loop->sleeper);
   loop->wakeup.data = loop->sleeper.data = NULL; /* not a vl_handle_t */
-  loop->pid = uv_os_getpid();
   return loop;
 no_uv:
   uv_mutex_destroy(&loop->wakeup_lock);
@@ -228,12 +231,48 @@ static void close_any(uv_handle_t *uv, void *unused) {
     uv_close(uv, NULL);
 }
 
+/* ------------------------------------------------------------------------- after a fork */
+
+/* The other threads are gone, with whatever locks they held and the requests they worked on. */
+void vl_process_forked(void) {
+  uv_once(&zombies_once, zombies_init);
+  uv_mutex_init(&zombies_lock);
+  zombies = NULL;
+}
+
+void vl_loop_forked(vl_loop_t *loop) {
+  uv_mutex_init(&loop->wakeup_lock);
+  atomic_store(&loop->owner, INHERITED);
+}
+
+/* Gives back the child's memory and descriptors. libuv's epoll is still the parent's: whatever
+ * were done with it would be done to the parent's loop, so libuv gets a new one first. */
+static int close_inherited(vl_loop_t *loop) {
+  int i;
+
+  if (loop->closed)
+    return UV_EINVAL;
+  loop->closed = 1;
+  loop->state = ZOMBIE; /* of no list: if it cannot be freed, it is left alone */
+  if (loop->requests != NULL || uv_loop_fork(&loop->uv) != 0)
+    return 0; /* threads that are no more had requests; or no descriptor was to be had */
+  uv_walk(&loop->uv, close_any, NULL);
+  for (i = 0; i < 3; i++)
+    if (loop_finish(loop)) {
+      loop->state = OWNED;
+      break;
+    }
+  return 0;
+}
+
 int vl_loop_close(vl_loop_t *loop) {
   int i;
 
+  if (atomic_load(&loop->owner) == INHERITED)
+    return close_inherited(loop);
   VL_GUARD(loop);
-  after_fork(loop);
   uv_walk(&loop->uv, close_any, NULL);
+  vl_port_forget_epoll(uv_backend_fd(&loop->uv));
   vl_dns_cancel_all(loop);
   uv_mutex_lock(&loop->wakeup_lock);
   loop->closed = 1;

@@ -21,9 +21,12 @@
 #include "../decl/handle.h"
 #include "../decl/stream.h"
 #include "../decl/tcp.h"
+#include "../decl/pipe.h"
+#include "../decl/udp.h"
 #include "../decl/listener.h"
 #include "../decl/poll.h"
 #include "../decl/dns.h"
+#include "../decl/process.h"
 
 struct vl_loop {
   uv_loop_t uv;
@@ -35,8 +38,7 @@ struct vl_loop {
   int64_t filled;         /* how many runs had records */
   int64_t round;          /* of reading, see stream.c */
   int starved;            /* in this round somebody got no room in the slab */
-  uv_pid_t pid;           /* after a fork it is another one */
-  _Atomic uint64_t owner; /* the thread that runs the loop, or 0 */
+  _Atomic uint64_t owner; /* the thread that runs the loop, or 0; see loop.c */
   int64_t next_id;
   int64_t streams; /* made so far */
   int64_t *ring; /* RECORD numbers for each record */
@@ -70,10 +72,12 @@ struct vl_handle {
   int64_t id;
   int borrowed;  /* the descriptor is closed by somebody else */
   int events;    /* poll: what is watched */
-  int batch;     /* listener: connections accepted in one turn */
+  int batch;     /* listener: connections accepted in one turn; udp: what a buffer has room for */
   int fd;        /* poll and listener */
   int shutting;  /* stream: half-close when the queue is empty */
-  int64_t round; /* stream: in which it was read last */
+  int64_t round; /* stream and udp: in which it was read last */
+  int quota;     /* udp: bytes that it may still receive in this round */
+  int64_t told;  /* udp: in which run something that was sent got a record */
   chunk_t *waiting, *waiting_last, *flying;
   size_t waiting_size, flying_size;
   uv_write_t *write;
@@ -83,6 +87,8 @@ struct vl_handle {
     uv_tcp_t tcp;
     uv_pipe_t pipe;
     uv_poll_t poll;
+    uv_process_t process;
+    uv_udp_t udp;
   } uv; /* the last member: only as much of it as the kind needs is allocated */
 };
 
@@ -115,11 +121,22 @@ int vl_handle_fileno_unguarded(vl_handle_t *handle);
 
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle);
 void vl_poll_forget(vl_loop_t *loop, int fd);
+int vl_stream_read_on(vl_handle_t *handle);
+int vl_pipe_at_end(vl_handle_t *handle);
 void vl_stream_drop_queue(vl_handle_t *handle);
 void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
 
+/* Without port.h libuv would close a borrowed descriptor, and gets a copy instead. */
+#if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
+enum { VL_CAN_BORROW = 1 };
+#else
+enum { VL_CAN_BORROW = 0 };
+#endif
 extern _Thread_local int vl_port_borrowed_fd;
+int vl_port_retry_epoll(int epoll_fd); /* -> how many registrations are still missing */
+void vl_port_forget_epoll(int epoll_fd);
+extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
 
