@@ -33,12 +33,20 @@ def test_endpoint_returns_the_transport_and_the_protocol_of_the_factory(loop):
         transport, protocol = await loop.create_datagram_endpoint(factory, local_addr=ANY)
         assert made == [protocol]
         assert protocol.transport is transport
-        assert isinstance(transport, asyncio.DatagramTransport)
         assert isinstance(transport, asyncio.Transport)  # asyncio's is one too
         assert transport.get_protocol() is protocol
         assert protocol.events == ["connection_made"]
         transport.close()
         await protocol.lost
+
+    run(loop, main())
+
+
+@pytest.mark.stock_since("3.12", "earlier ones are only an asyncio.Transport")
+def test_transport_is_a_datagram_transport(loop):
+    async def main():
+        async with endpoint(loop, local_addr=ANY) as protocol:
+            assert isinstance(protocol.transport, asyncio.DatagramTransport)
 
     run(loop, main())
 
@@ -369,7 +377,7 @@ def test_data_must_be_bytes_like(loop, data):
     run(loop, main())
 
 
-@pytest.mark.stock_since("3.13", "earlier ones drop them: gh-115199")
+@pytest.mark.stock_since("3.13", "earlier ones drop them")
 def test_empty_datagrams(loop):
     async def main():
         async with pair(loop) as (server, client):

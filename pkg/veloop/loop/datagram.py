@@ -59,15 +59,19 @@ def _packed(family: int, *address: Any) -> bytes:
 
 def _looked_up(family: int, address: Any) -> bytes:
     """The sockaddr of any address that the socket module's sendto() takes, after a look-up."""
-    if not isinstance(address, tuple) or len(address) < 2:
+    most = 2 if family == socket.AF_INET else 4
+    if not isinstance(address, tuple) or not 2 <= len(address) <= most:
         raise TypeError(f"addr must be a tuple (host, port), not {address!r}")
     host, port, *rest = address
+    if not isinstance(port, int):
+        raise TypeError(f"the port must be an integer, got {port!r} in {address!r}")
     if host == "<broadcast>" and family == socket.AF_INET:
         host = "255.255.255.255"
     flags = 0 if host else socket.AI_PASSIVE
-    infos = socket.getaddrinfo(host or None, port, family, socket.SOCK_DGRAM, 0, flags)
+    # A port, for without one there must be a host.
+    infos = socket.getaddrinfo(host or None, 0, family, socket.SOCK_DGRAM, 0, flags)
     found = infos[0][4]
-    return sockaddr.pack(family, (*found[:2], *(rest or found[2:])))
+    return sockaddr.pack(family, (found[0], port, *(rest or found[2:])))
 
 
 class DatagramTransport(Transport, asyncio.DatagramTransport):
@@ -111,11 +115,11 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
 
     async def start(self) -> None:
         """Tell the protocol and read, each in asyncio's order."""
-        loop, context = self._loop, self._context
+        loop = self._loop
         waiter = loop.create_future()
-        loop.call_soon(self._protocol.connection_made, self, context=context)
-        loop.call_soon(self._begin_reading, context=context)
-        loop.call_soon(_set_result, waiter, context=context)
+        loop.call_soon(self._protocol.connection_made, self, context=self._context)
+        loop.call_soon(self._begin_reading)
+        loop.call_soon(_set_result, waiter)
         try:
             await waiter
         except BaseException:
@@ -208,7 +212,7 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         self._paused = False
         if self._held:
             # Not from within this call: the protocol may be in the middle of something.
-            self._loop.call_soon(self._deliver_held, context=self._context)
+            self._loop.call_soon(self._deliver_held)
         else:
             self._begin_reading()
 
@@ -297,6 +301,10 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         raise NotImplementedError
 
     def _release(self) -> None:
+        self._close_handle()
+        self._close_sockets()
+
+    def _close_handle(self) -> None:
         handle, self._handle = self._handle, None
         if handle is None:
             return
@@ -304,7 +312,6 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         if self._loop._given.get(self._sock.fileno()) is self:
             del self._loop._given[self._sock.fileno()]
         check(lib.vl_handle_close(handle))
-        self._close_sockets()
 
     def _close_sockets(self) -> None:
         self._sock.close()
@@ -428,7 +435,9 @@ class UdpTransport(DatagramTransport):
         return self._queued
 
     def _drop_queue(self) -> None:
-        self._queued = 0  # the handle's end drops it
+        if self._queued:
+            self._queued = 0
+            self._close_handle()  # libuv drops it then, and at no other time
 
 
 class WatchedTransport(DatagramTransport):
