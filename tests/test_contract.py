@@ -373,6 +373,7 @@ def test_transports_that_start_tls_say_so(loop, kind, tmp_path):
     run(loop, main())
 
 
+@pytest.mark.stock_since("3.12", "its datagram transports are DatagramTransports")
 def test_datagram_transport_is_asyncios(loop):
     async def main():
         transport, _ = await loop.create_datagram_endpoint(

@@ -212,11 +212,13 @@ TESTED_AS = {
     "_main.program": "main",
     "_main.takeover": "main",
 }
-# Test files whose area is not a module's stem; wakeup is a part of the core.
+# Test files whose area is not a module's stem; wakeup, fork and threads are the core's.
 # ownership (of descriptors), contract (with libraries) and soak go across all areas.
 TEST_AREAS_ALONE = {
     "layers",
     "conftest",
+    "fork",
+    "threads",
     "examples",
     "api",
     "drain",

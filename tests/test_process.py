@@ -435,22 +435,6 @@ def test_close_after_the_end_does_nothing(loop):
     run(loop, main())
 
 
-def test_close_of_a_child_that_is_dead_but_not_known_to_be(loop):
-    async def main():
-        transport, protocol = await start("true")
-        os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
-        transport.close()
-        return await protocol.exited, await protocol.lost
-
-    log = logging.getLogger("asyncio")
-    log.disabled = True  # stock asyncio has lost the status, and says so
-    try:
-        returncode, _ = run(loop, main())
-    finally:
-        log.disabled = False
-    assert returncode in (0, 255)
-
-
 @pytest.mark.veloop_only("asyncio warns and says 255: its close() takes the status away")
 def test_close_does_not_lose_the_status(loop, caplog):
     async def main():

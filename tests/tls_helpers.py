@@ -1,10 +1,14 @@
 """What the TLS tests share: both ends on the loop, or a blocking peer that rules each record."""
 
+import _ssl
 import contextlib
+import ctypes
 import ssl
 
+import pytest
+
 from certificates import client_context, server_context
-from helpers import PATIENCE, RecordingProtocol, tcp_pair
+from helpers import PATIENCE, PYPY, RecordingProtocol, tcp_pair
 from tcp_helpers import address, end, in_executor, serving, turns, until
 
 NAME = "localhost"  # what the server's certificate says
@@ -105,8 +109,9 @@ class Peer:
     def recv_all(self):
         """Everything up to close_notify."""
         parts = []
-        while part := self._do(self.sslobj.read, 1 << 14):
-            parts.append(part)
+        with contextlib.suppress(ssl.SSLZeroReturnError):  # instead of b"", after our own
+            while part := self._do(self.sslobj.read, 1 << 14):
+                parts.append(part)
         return b"".join(parts)
 
     def goodbye(self):
@@ -149,3 +154,19 @@ async def tls_wired(loop, factory=None, *, server_side=True, context=None, peer=
         finally:
             end(transport)
             await turns()
+
+
+def openssl(sslobj, function, *args):
+    """Call a function of OpenSSL's that Python has no name for, such as SSL_key_update.
+
+    Only CPython keeps its SSL * where this looks, and only some builds let one call OpenSSL.
+    """
+    if PYPY:
+        pytest.skip("no way to OpenSSL's own functions in this Python")
+    function = getattr(ctypes.CDLL(_ssl.__file__), function, None)
+    if function is None:
+        pytest.skip("this Python hides OpenSSL's own functions")
+    # PyObject_HEAD, the socket, the SSL *
+    where = id(sslobj._sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+    pointer = ctypes.c_void_p.from_address(where)
+    assert function(pointer, *args) == 1

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 from certificates import CA, CERTS
-from helpers import PATIENCE, WINDOWS
+from helpers import LINUX, PATIENCE, WINDOWS
 
 # A port that was free a moment ago can be taken now.
 ATTEMPTS = 5
@@ -126,6 +126,11 @@ class Database:
         user = self._user()
         return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
+    def _leash(self):
+        """What ends the server with the tests, also where these are killed (by pytest-timeout)."""
+        setpriv = shutil.which("setpriv") if LINUX else None
+        return [setpriv, "--pdeathsig", self.stop_signal.name[3:], "--"] if setpriv else []
+
     def _user(self):
         import pwd
 
@@ -145,7 +150,7 @@ class Database:
         """Whether it came up."""
         self.lines.clear()
         self._process = subprocess.Popen(
-            self.command(),
+            [*self._leash(), *self.command()],
             **self._rights(),
             cwd=self.directory,
             stdin=subprocess.DEVNULL,

@@ -5,13 +5,16 @@ import math
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 from payload import MEGABYTE, Checksum, chunks, payload
 from running import on_anyio
 
-from helpers import has_ipv6, refusing_address, run
+from children import script_env
+from helpers import PATIENCE, has_ipv6, refusing_address, run
 
 anyio = pytest.importorskip("anyio", reason="anyio is not installed (pip install '.[test]')")
 
@@ -464,3 +467,46 @@ def test_async_generators_are_closed(runner):
 
     assert runner(main) == 1
     assert closed == [True]
+
+
+PLUGIN_TEST = """
+import asyncio
+import pytest
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": LOOP}
+
+@pytest.fixture
+async def server(anyio_backend):
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()
+
+@pytest.mark.anyio
+async def test_on_the_loop(server):
+    assert type(asyncio.get_running_loop()).__module__.startswith("KIND")
+    reader, writer = await asyncio.open_connection(*server)
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+"""
+
+
+@pytest.mark.slow
+def test_the_pytest_plugin(loop_kind, tmp_path):
+    """anyio's plugin runs async tests and fixtures on a loop of the test suite's choice."""
+    name = {"veloop": "veloop.new_event_loop", "asyncio": "asyncio.SelectorEventLoop"}[loop_kind]
+    text = PLUGIN_TEST.replace("LOOP", name).replace("KIND", loop_kind)
+    (tmp_path / "test_it.py").write_text(f"import {loop_kind}\n{text}")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        env=script_env(loop_kind),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout

@@ -290,18 +290,30 @@ async def test_unix_datagrams(tmp_path):
 
 @on_anyio
 async def test_udp():
-    """Between two sockets; sender addresses; empty and large datagrams."""
+    """Between two sockets; sender addresses; small and large datagrams."""
     async with (
         await anyio.create_udp_socket(local_host=HOST) as server,
         await anyio.create_udp_socket(family=socket.AF_INET, local_host=HOST) as client,
     ):
         port = port_of(client)
-        for data in (b"", b"x", payload(1400), payload(60_000)):
+        for data in (b"x", payload(1400), payload(60_000)):
             await client.sendto(data, HOST, port_of(server))
             got, sender = await server.receive()
             assert (got, sender) == (data, (HOST, port))
             await server.sendto(got, *sender)
             assert await client.receive() == (data, (HOST, port_of(server)))
+
+
+@pytest.mark.stock_since("3.13", "an empty datagram is sent")
+@on_anyio
+async def test_empty_datagrams():
+    """Without a word it tells that somebody is there."""
+    async with (
+        await anyio.create_udp_socket(local_host=HOST) as server,
+        await anyio.create_udp_socket(local_host=HOST) as client,
+    ):
+        await client.sendto(b"", HOST, port_of(server))
+        assert await server.receive() == (b"", (HOST, port_of(client)))
 
 
 @on_anyio

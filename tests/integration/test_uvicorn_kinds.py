@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -55,8 +56,9 @@ def server(request, tmp_path_factory):
         yield server
         assert server.stop(signal.SIGTERM) == stock_exit_code(signal.SIGTERM)
         assert not server.complaints(), server.output
-    # uvicorn removes its socket's name itself.
-    assert not path.exists()
+    # asyncio's servers remove the name since 3.13, veloop's do on every Python.
+    if kind == "veloop" or sys.version_info >= (3, 13):
+        assert not path.exists()
 
 
 def test_the_loop_in_use(server):

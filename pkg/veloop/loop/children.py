@@ -147,18 +147,19 @@ class Popen(subprocess.Popen[bytes]):
 
     def reap(self) -> int:
         """The return code; waits for the child to die, if it is not known to be dead."""
-        if self.returncode is None:
-            try:
-                _, status = os.waitpid(self.pid, 0)
-            except ChildProcessError:
-                logger.warning(
-                    "child process pid %d exit status already read:  will report returncode 255",
-                    self.pid,
-                )
-                self.returncode = 255
-            else:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+        with self._waitpid_lock:  # type: ignore[attr-defined]  # other threads may wait() for it
+            if self.returncode is None:
+                try:
+                    _, status = os.waitpid(self.pid, 0)
+                except ChildProcessError:
+                    logger.warning(
+                        "child process pid %d exit status already read: will report returncode 255",
+                        self.pid,
+                    )
+                    self.returncode = 255
+                else:
+                    self.returncode = os.waitstatus_to_exitcode(status)
+            return self.returncode
 
 
 class _Strings:

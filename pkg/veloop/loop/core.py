@@ -451,7 +451,12 @@ class Core(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, timer: asyncio.TimerHandle) -> None:
         """asyncio.TimerHandle.cancel() calls this."""
-        self._timers.cancelled(timer)  # type: ignore[arg-type]
+        # Any thread may cancel, but only the loop's own may rebuild the heap under the loop.
+        if self._timers.cancelled(timer) and self._thread_id in (  # type: ignore[arg-type]
+            None,
+            threading.get_ident(),
+        ):
+            self._timers.compact(timer)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------- futures and tasks
 

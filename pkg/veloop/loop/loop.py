@@ -310,9 +310,12 @@ class EventLoop(Core):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
-        cleanup_socket: bool = True,
+        cleanup_socket: bool = unix.CLEANUP,
     ) -> Server:
-        """Serve at a path or abstract address, or on a bound socket."""
+        """Serve at a path or abstract address, or on a bound socket.
+
+        Before Python 3.13 cleanup_socket is False unless it is asked for.
+        """
         self._check_closed()
         return await unix.create_unix_server(
             self,

@@ -406,6 +406,7 @@ class StreamTransport(Transport):
     def _begin_sendfile(self) -> None:
         if self._sendfile is not None:
             raise RuntimeError(f"a sendfile is in progress already: {self!r}")
+        check(lib.vl_stream_queued(self._handle))  # refuses other threads than the loop's
         self._sendfile = self._loop.create_future()
         self._refuse = True
 

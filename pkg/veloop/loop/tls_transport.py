@@ -178,6 +178,12 @@ class SSLTransport(Transport):
         message = "SSL handshake failed"
         if isinstance(exc, CertificateError):
             message += " on verifying the certificate"
+        self._fatal_error(exc, message)
+        self._tell_failure(exc)
+
+    def _tell_failure(self, exc: BaseException) -> None:
+        """Tell who waits for the handshake; a server's handshake has nobody but the log."""
+        self._wake_waiter(exc)
         if self._server is not None and self._loop.get_debug():
             self._loop.call_exception_handler(
                 {
@@ -187,8 +193,6 @@ class SSLTransport(Transport):
                     "protocol": self._protocol,
                 }
             )
-        self._fatal_error(exc, message)
-        self._wake_waiter(exc)
 
     def _on_handshake_timeout(self) -> None:
         self._timer = None
@@ -540,14 +544,17 @@ class SSLTransport(Transport):
         """The transport below is gone."""
         if self._error is not None:
             exc, self._error = self._error, None
+        during_handshake = self._state == HANDSHAKE
         self._closing = True
         self._state = LOST
         self._below = None
         self._stop_timer()
         self._session.drop()
-        self._wake_waiter(
-            exc or ConnectionAbortedError("the connection was closed during the SSL handshake")
-        )
+        aborted = ConnectionAbortedError("the connection was closed during the SSL handshake")
+        if during_handshake:
+            self._tell_failure(exc or aborted)
+        else:
+            self._wake_waiter(exc or aborted)
         if self._announced:
             self._schedule_connection_lost(exc)
         else:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 from . import dns
@@ -86,7 +87,9 @@ def _check_given(sock: socket.socket, **others: Any) -> None:
     if not hasattr(sock, "type"):
         raise AttributeError(f"sock must be a socket, not {sock!r}")
     if sock.type == socket.SOCK_STREAM:
-        raise ValueError(f"A datagram socket was expected, got {sock!r}")
+        # CPython has reworded it, and its tests of either version want their own words.
+        kind = "datagram socket" if sys.version_info >= (3, 13) else "UDP Socket"
+        raise ValueError(f"A {kind} was expected, got {sock!r}")
     if any(others.values()):
         problems = ", ".join(f"{name}={value}" for name, value in others.items() if value)
         raise ValueError(

@@ -3,7 +3,7 @@ in Linux's abstract namespace.
 
 Once connected they are stream sockets like any other: transports and server are those of TCP. What
 is different is the name. A server takes the place of a socket file that nobody removed, and
-removes its own at the end, as CPython 3.13 does, unless the file is somebody else's by then.
+removes its own at the end, unless the file is somebody else's by then.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 from . import sockets, tls
@@ -23,6 +24,9 @@ from .tcp import open_transport
 
 if TYPE_CHECKING:
     from .loop import EventLoop
+
+# Before CPython 3.13 programs had to remove the file themselves, and fail where it is gone.
+CLEANUP = sys.version_info >= (3, 13)
 
 
 class UnixServer(Server):

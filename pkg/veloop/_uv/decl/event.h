@@ -8,6 +8,7 @@
  *   VL_ACCEPT       listener   vl_handle_t *, status   offset in the slab of the addresses and
  *                                                      the descriptor (listener.c)
  *   VL_POLL         poll       VL_READABLE | ...       -
+ *                           (0: hang-up, of a vl_pipe_watch)
  *   VL_SIGNAL       0          bytes read              offset of the signal numbers in the slab
  *   VL_GETADDRINFO  request    status                  vl_dns_t *
  *   VL_GETNAMEINFO  request    status                  vl_dns_t *
@@ -31,8 +32,7 @@ enum {
   VL_DATAGRAM
 };
 
-/* VL_HANGUP is watched for alone: the other end is gone. */
-enum { VL_READABLE = 1, VL_WRITABLE = 2, VL_HANGUP = 4 };
+enum { VL_READABLE = 1, VL_WRITABLE = 2 };
 
 /* Where the records are; the ring moves when it grows beyond its capacity. */
 int64_t *vl_loop_ring(vl_loop_t *loop);

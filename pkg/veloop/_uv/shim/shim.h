@@ -74,6 +74,7 @@ struct vl_handle {
   int events;    /* poll: what is watched */
   int batch;     /* listener: connections accepted in one turn; udp: what a buffer has room for */
   int fd;        /* poll and listener */
+  int owned;     /* poll: fd is ours to close */
   int shutting;  /* stream: half-close when the queue is empty */
   int64_t round; /* stream and udp: in which it was read last */
   int quota;     /* udp: bytes that it may still receive in this round */
@@ -121,8 +122,6 @@ int vl_handle_fileno_unguarded(vl_handle_t *handle);
 
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle);
 void vl_poll_forget(vl_loop_t *loop, int fd);
-int vl_stream_read_on(vl_handle_t *handle);
-int vl_pipe_at_end(vl_handle_t *handle);
 void vl_stream_drop_queue(vl_handle_t *handle);
 void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
