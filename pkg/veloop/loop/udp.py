@@ -17,6 +17,7 @@ from .arguments import check_callable, check_host, check_int, check_port
 from .datagram import INTERNET, UdpTransport, WatchedTransport
 from .debug import logger
 from .server import ProtocolFactory
+from .stream import check_protocol
 
 if TYPE_CHECKING:
     from .loop import EventLoop
@@ -62,6 +63,7 @@ async def create_datagram_endpoint(
         sock, address = await _first_socket(loop, pairs, bool(reuse_port), bool(allow_broadcast))
     try:
         protocol = protocol_factory()
+        check_protocol(protocol)
         kind = UdpTransport if sock.family in INTERNET else WatchedTransport
         transport = kind(loop, protocol, sock, address, ours=ours)
     except BaseException:
@@ -76,7 +78,7 @@ async def create_datagram_endpoint(
             transport,
             protocol,
         )
-    await transport.start()
+    await transport._start()
     return transport, protocol
 
 
