@@ -169,6 +169,22 @@ def test_data_that_came_in_the_meantime_is_the_handshakes(loop):
     run(loop, main())
 
 
+def test_peer_that_is_gone_before_start_tls_fails_the_handshake(loop):
+    """The end was told to the protocol of before; nobody waits for the handshake's timeout."""
+
+    async def main():
+        with tcp_pair() as (near, far):
+            transport, protocol = await loop.connect_accepted_socket(
+                lambda: RecordingProtocol(loop, keep_open_on_eof=True), near.dup()
+            )
+            far.shutdown(socket.SHUT_WR)
+            await protocol.ended
+            with pytest.raises(ConnectionResetError):
+                await loop.start_tls(transport, protocol, server_context(), server_side=True)
+
+    run(loop, main())
+
+
 # ------------------------------------------------------------ TLS in TLS
 
 

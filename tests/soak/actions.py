@@ -179,10 +179,12 @@ async def hang_up(world, rng):
     where = (world.tcp, world.tls, world.sink)[kind]
     extra = {"ssl": world.client_tls, "server_hostname": "localhost"} if kind == 1 else {}
     _, writer = await asyncio.open_connection(*where, **extra)
-    writer.write(rng.randbytes(rng.choice((10, 1_000_000))))
-    if rng.random() < 0.5:
-        await asyncio.sleep(0)
-    writer.transport.abort()
+    try:
+        writer.write(rng.randbytes(rng.choice((10, 1_000_000))))
+        if rng.random() < 0.5:
+            await asyncio.sleep(0)
+    finally:
+        writer.transport.abort()
 
 
 async def sendfile(world, rng):

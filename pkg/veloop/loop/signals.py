@@ -52,7 +52,7 @@ class Signals:
             writer.setblocking(False)
             driver = self._loop._driver
             try:
-                check(lib.vl_loop_watch_signals(driver.pointer, reader.fileno()))
+                check(lib.vl_signals_watch(driver.pointer, reader.fileno()))
             except BaseException:
                 reader.close()
                 writer.close()

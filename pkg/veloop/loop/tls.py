@@ -178,6 +178,8 @@ async def start_tls(
     below.set_protocol(Below(transport))
     loop.call_soon(transport._on_connected, context=context)
     loop.call_soon(below.resume_reading, context=context)
+    if getattr(below, "_eof_read", False):  # the protocol of before was told already
+        loop.call_soon(transport._on_eof, context=context)
     try:
         await waiter  # type: ignore[misc]
     except BaseException:

@@ -26,6 +26,7 @@
 #include "../decl/listener.h"
 #include "../decl/poll.h"
 #include "../decl/dns.h"
+#include "../decl/signals.h"
 #include "../decl/process.h"
 
 struct vl_loop {
