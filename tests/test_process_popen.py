@@ -71,6 +71,12 @@ def compare(loop, **options):
     return dict(line.split(":\t", 1) for line in found[0]), fds
 
 
+@pytest.fixture(autouse=True)
+def _no_posix_spawn(monkeypatch):
+    """Popen itself may use it for some keywords, and glibc's leaves a trace in the signals."""
+    monkeypatch.setattr(subprocess, "_USE_POSIX_SPAWN", False)
+
+
 @pytest.fixture
 def used_libuv(loop_kind, monkeypatch):
     """A function that tells whether libuv started children since it was called last."""
