@@ -137,6 +137,7 @@ def test_connection_is_lost_when_the_last_writer_of_a_pipe_is_gone(loop):
     assert run(loop, main()).events[-2:] == ["pipe lost 1", "connection_lost"]
 
 
+@pytest.mark.stock_since("3.12", "threads told of exits, in contexts of their own")
 def test_process_exited_runs_in_the_context_of_the_creation(loop):
     seen = []
 
@@ -448,6 +449,7 @@ def test_close_does_not_lose_the_status(loop, caplog):
     assert not caplog.records
 
 
+@pytest.mark.stock_since("3.12", "the child watcher kept the transport for a while")
 def test_transport_that_is_dropped_warns_and_kills(loop):
     async def main():
         transport, protocol = await start("cat", stdin=PIPE)

@@ -121,6 +121,7 @@ def test_child_that_is_dead_before_anybody_looks(loop, way, monkeypatch):
     assert protocol.exited.result() == 3
 
 
+@pytest.mark.stock_since("3.12", "its thread may be faster")
 def test_child_that_another_one_reaps(loop, way, caplog):
     async def main():
         transport, protocol = await start(*READY, stdin=PIPE, stdout=PIPE)
@@ -234,9 +235,11 @@ def test_pidfd_child_watcher_of_asyncio_on_this_loop(loop):
             watcher = asyncio.PidfdChildWatcher()
         popen = subprocess.Popen(["sh", "-c", "exit 7"])
         done = loop.create_future()
+        watcher.attach_loop(loop)
         with watcher:
             watcher.add_child_handler(popen.pid, lambda pid, code: done.set_result((pid, code)))
             assert await done == (popen.pid, 7)
+        watcher.attach_loop(None)
         popen.returncode = 7
 
     run(loop, main())
@@ -316,7 +319,7 @@ def test_children_do_not_get_each_others_pipes(loop_kind):
                 process.stdin.close()
                 assert await process.stdout.read() == b""
                 assert await process.wait() == 0
-                await other.communicate()
+                await other.communicate(b"")
 
         try:
             run(loop, main())
