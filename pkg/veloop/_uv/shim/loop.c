@@ -3,11 +3,9 @@
 
 #ifdef _WIN32
 #include <windows.h>
-#include <winsock2.h>
 uint64_t vl_self(void) { return GetCurrentThreadId(); }
 #else
 #include <pthread.h>
-#include <unistd.h>
 uint64_t vl_self(void) { return (uint64_t) (uintptr_t) pthread_self(); }
 #endif
 
@@ -85,45 +83,6 @@ int vl_loop_wakeup(vl_loop_t *loop) {
   if (!loop->closed && atomic_load(&loop->owner) != INHERITED)
     r = uv_async_send(&loop->wakeup);
   uv_mutex_unlock(&loop->wakeup_lock);
-  return r;
-}
-
-static void on_signals(uv_poll_t *poll, int status, int events) {
-  vl_loop_t *loop = poll->loop->data;
-  vl_handle_t *handle = poll->data;
-  char *room = vl_slab_room(loop, SLAB_SIZE, 256);
-  long n;
-
-  (void) events;
-  if (status < 0 || room == NULL)
-    return;
-#ifdef _WIN32
-  n = recv(handle->fd, room, 256, 0);
-#else
-  n = (long) read(handle->fd, room, 256);
-#endif
-  if (n > 0)
-    vl_emit(loop, VL_SIGNAL, 0, n, vl_slab_commit(loop, (size_t) n));
-}
-
-int vl_loop_watch_signals(vl_loop_t *loop, int fd) {
-  vl_handle_t *handle;
-  int r;
-
-  VL_GUARD(loop);
-  handle = vl_handle_alloc(loop, UV_POLL);
-  if (handle == NULL)
-    return UV_ENOMEM;
-  vl_poll_forget(loop, fd);
-  r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
-  if (r != 0) {
-    vl_handle_discard(handle);
-    return r;
-  }
-  handle->fd = fd;
-  handle->uv.poll.data = handle;
-  r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_signals);
-  uv_unref(&handle->uv.handle);
   return r;
 }
 
@@ -233,9 +192,13 @@ void vl_process_forked(void) {
   uv_once(&zombies_once, zombies_init);
   uv_mutex_init(&zombies_lock);
   zombies = NULL;
+  vl_port_slow_io_running = 0;
 }
 
-void vl_loop_forked(vl_loop_t *loop) {
+void vl_loop_forked(vl_loop_t *loop, int closing) {
+  uint64_t owner = atomic_load(&loop->owner);
+
+  loop->torn = closing || (owner != 0 && owner != vl_self());
   uv_mutex_init(&loop->wakeup_lock);
   atomic_store(&loop->owner, INHERITED);
 }
@@ -248,9 +211,10 @@ static int close_inherited(vl_loop_t *loop) {
   if (loop->closed)
     return UV_EINVAL;
   loop->closed = 1;
-  loop->state = ZOMBIE; /* of no list: if it cannot be freed, it is left alone */
-  if (loop->requests != NULL || uv_loop_fork(&loop->uv) != 0)
-    return 0; /* threads that are no more had requests; or no descriptor was to be had */
+  loop->state = ZOMBIE; /* but of no list */
+  /* Torn, worked on by threads that are no more, or no descriptor to be had: left as it is. */
+  if (loop->torn || loop->requests != NULL || uv_loop_fork(&loop->uv) != 0)
+    return 0;
   uv_walk(&loop->uv, close_any, NULL);
   for (i = 0; i < 3; i++)
     if (loop_finish(loop)) {

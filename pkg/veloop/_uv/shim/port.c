@@ -4,6 +4,8 @@
 /* The descriptor whose close is to be skipped: set only around one uv_close. */
 _Thread_local int vl_port_borrowed_fd = -1;
 
+unsigned int vl_port_slow_io_running;
+
 #ifdef __linux__
 #include <sys/epoll.h>
 #include <sys/syscall.h>

@@ -18,6 +18,7 @@
 #include "../decl/error.h"
 #include "../decl/event.h"
 #include "../decl/loop.h"
+#include "../decl/signals.h"
 #include "../decl/handle.h"
 #include "../decl/stream.h"
 #include "../decl/tcp.h"
@@ -34,6 +35,7 @@ struct vl_loop {
   int out_of_memory;      /* the ring could not grow: a record was lost */
   int64_t filled;         /* how many runs had records */
   int64_t round;          /* of reading, see stream.c */
+  int torn;               /* forked while another thread was in the midst of its uv_run */
   int starved;            /* in this round somebody got no room in the slab */
   _Atomic uint64_t owner; /* the thread that runs the loop, or 0; see loop.c */
   int64_t next_id;
@@ -119,6 +121,7 @@ void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
 
 extern _Thread_local int vl_port_borrowed_fd;
+extern unsigned int vl_port_slow_io_running;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
 
