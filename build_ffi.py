@@ -16,6 +16,7 @@ Environment:
     VELOOP_LIBUV_SOURCE=PATH  take libuv from this folder or archive (see vendor/libuv)
     VELOOP_SYSTEM_LIBUV=1     link the system's libuv, found by pkg-config
     VELOOP_SANITIZE=LIST      build with -fsanitize=LIST, for instance address,undefined
+    VELOOP_FAULTS=1           build for the soak test: system calls can be made to fail (faults.c)
 """
 
 import hashlib
@@ -64,6 +65,8 @@ SDIST_SKIP_FOLDERS = {"__pycache__", "build"}
 SDIST_SKIP_SUFFIXES = {".egg-info", ".o", ".pyc", ".pyd", ".so"}
 
 SANITIZE = os.environ.get("VELOOP_SANITIZE", "")
+FAULTS_HEADER = UV / "shim/faults.h"
+FAULTS = os.environ.get("VELOOP_FAULTS", "0") not in ("", "0")
 SYSTEM_LIBUV = os.environ.get("VELOOP_SYSTEM_LIBUV", "0") not in ("", "0")
 
 
@@ -160,6 +163,9 @@ class BuildExt(build_ext):
             common = ["-g", "-O1"] if sanitize else ["-O2"]
             # Python's own flags have NDEBUG; libuv is built with its assertions everywhere else.
             common += ["-UNDEBUG", "-fvisibility=hidden", *sanitize]
+        if FAULTS:
+            # The state of the header, so that a change of it compiles everything anew.
+            common += ["-D_GNU_SOURCE", f"-DVL_FAULTS=0x{digest_files([FAULTS_HEADER])[:8]}"]
         user = shlex.split(os.environ.get("CFLAGS", ""))
         public = defines(table.get("abi-defines", []))
         include = [UV / "shim", UV / "decl", UV]
@@ -181,7 +187,12 @@ class BuildExt(build_ext):
             sorted((UV / "shim").glob("*.c")),
             macros=public,
             include=include,
-            flags=[*common, *(["-Wall", "-Wextra", *STRICT] if unix else []), *user],
+            flags=[
+                *common,
+                *(["-include", str(FAULTS_HEADER)] if FAULTS else []),
+                *(["-Wall", "-Wextra", *STRICT] if unix else []),
+                *user,
+            ],
             depends=state,
         )
         generated = Path(self.build_temp, "_cffi.c")
@@ -219,6 +230,8 @@ class BuildExt(build_ext):
             depends += digest_files([port])
             # msvc spells it /FIpath, in one word
             flags = [*flags, "-include", str(port)] if unix else [*flags, f"/FI{port}"]
+        if FAULTS:  # behind port.h, which redirects some of the same calls
+            flags = [*flags, "-include", str(FAULTS_HEADER)]
         objects = self.compile(
             [LIBUV / source for source in table["sources"]],
             macros=[*public, *defines(table["defines"])],

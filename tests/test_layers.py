@@ -23,10 +23,10 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups"]
 STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
-    arguments debug timers wakeup poll signals dns sockets executor asyncgens core
-    transport stream server tls
-    tcp pipe udp sendfile
-    process
+    arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
+    transport stream datagram tls_state tls_transport tls server
+    tcp unix pipe udp sendfile
+    children process
 """.split()
 # What runs loops, and knows them by their public face only.
 ABOVE_THE_LOOP = ["runners", "policies", "threads"]
@@ -177,7 +177,10 @@ DECL_ALONE = {
     "types": "opaque typedefs",
     "error": "names and texts that libuv itself defines",
 }
-SHIM_ALONE = {"port": "what differs between platforms, for the other shims only"}
+SHIM_ALONE = {
+    "port": "what differs between platforms, for the other shims only",
+    "faults": "system calls that fail, in builds for the soak test",
+}
 # C stems whose Python half has another name.
 PYTHON_HALF = {
     "types": "_uv",
@@ -197,7 +200,10 @@ TESTED_AS = {
     "_uv.sockaddr": "dns",
     "events": "loop",
     "loop.transport": "stream",
+    "loop.children": "process",
+    "loop.datagram": "udp",
     "loop": "loop",
+    "loop.tls_transport": "tls",
     "loop.core": "loop",
     "loop.asyncgens": "loop",
     "__main__": "main",
@@ -207,7 +213,7 @@ TESTED_AS = {
     "_main.takeover": "main",
 }
 # Test files whose area is not a module's stem; wakeup, fork and threads are the core's.
-# ownership (of descriptors) and soak go across all areas.
+# ownership (of descriptors), contract (with libraries) and soak go across all areas.
 TEST_AREAS_ALONE = {
     "layers",
     "conftest",
@@ -219,6 +225,7 @@ TEST_AREAS_ALONE = {
     "main",
     "wakeup",
     "ownership",
+    "contract",
     "soak",
 }
 

@@ -12,7 +12,17 @@ import weakref
 
 import pytest
 
-from helpers import Background, collect, in_thread, new_event_loop, run, run_turns
+from helpers import (
+    LINUX,
+    Background,
+    collect,
+    in_thread,
+    new_event_loop,
+    open_fds,
+    run,
+    run_turns,
+    socket_pair,
+)
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -453,3 +463,14 @@ def test_loops_run_in_threads_at_the_same_time(new_loop):
     with Background(run, first, main(first)) as other:
         assert run(second, main(second))
         assert other.result()
+
+
+@pytest.mark.skipif(not LINUX, reason="io_uring is Linux's")
+def test_loop_sets_up_no_io_uring(loop):
+    # Sandboxes kill processes for it, and libuv makes one for each loop unless it is kept from it.
+    with socket_pair() as (left, right):
+        loop.add_reader(left, loop.stop)
+        right.send(b"x")
+        loop.run_forever()
+        loop.remove_reader(left)
+    assert not [what for what in open_fds().values() if "io_uring" in what]

@@ -36,15 +36,6 @@ class EventLoopPolicy(_DefaultPolicy):
         """Return a new veloop.EventLoop."""
         return new_event_loop()
 
-    if sys.platform != "win32" and sys.version_info < (3, 14):
-        _watcher: Any
-
-        def _init_watcher(self) -> None:
-            # Not PidfdChildWatcher, since 3.12 the default: it calls private methods of
-            # asyncio's own loops.
-            if self._watcher is None:
-                self._watcher = asyncio.ThreadedChildWatcher()
-
 
 def install() -> None:
     """Make asyncio create veloop's loops everywhere, by asyncio.set_event_loop_policy().

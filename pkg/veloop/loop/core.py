@@ -25,7 +25,7 @@ from .._uv import lib
 from .._uv.errors import forked
 from .._uv.events import Driver, Target, drop, process_forked
 from ..events import Handle, TimerHandle, trace
-from . import debug
+from . import debug, nesting
 from . import executor as executors
 from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
@@ -33,6 +33,7 @@ from .signals import Signals
 from .timers import Timers
 
 if TYPE_CHECKING:
+    from .datagram import DatagramTransport
     from .stream import StreamTransport
 
     if sys.version_info >= (3, 12):
@@ -76,14 +77,16 @@ class Core(asyncio.AbstractEventLoop):
     def __init__(self) -> None:
         self._closed = False
         self._inherited = False  # from the parent, by a fork; then closed as well
-        self._stopping = False
+        self._stopping: bool | int = False
+        self._nesting = False  # allowed?
+        self._nested = 0  # nested runs under way
         self._thread_id: int | None = None
         self._ready: deque[Handle] = deque()
         self._due: deque[TimerHandle] = deque()
         self._timers = Timers()
         self._driver = Driver()
         # By their descriptors: the transports whose socket objects applications may know.
-        self._given: dict[int, StreamTransport] = {}
+        self._given: dict[int, StreamTransport | DatagramTransport] = {}
         self._signals = Signals(self)
         self._executor = DefaultExecutor(self)
         self._task_factory: Callable[..., Any] | None = None
@@ -165,7 +168,10 @@ class Core(asyncio.AbstractEventLoop):
             else:
                 if ready:
                     for _ in range(len(ready)):
-                        handle = ready.popleft()
+                        try:
+                            handle = ready.popleft()
+                        except IndexError:
+                            break  # a nested run has run them
                         if not handle._cancelled:
                             try:
                                 handle._context.run(handle._callback, *handle._args)
@@ -237,6 +243,8 @@ class Core(asyncio.AbstractEventLoop):
     def run_until_complete(self, future: Any) -> Any:
         """Run until the future (or coroutine, in a task) is done; return or raise its result."""
         self._check_closed()
+        if self._nesting and self._thread_id == threading.get_ident():
+            return nesting.run_until_complete(self, future)
         self._check_running()
         new_task = not asyncio.isfuture(future)
         future = asyncio.ensure_future(future, loop=self)
@@ -261,6 +269,18 @@ class Core(asyncio.AbstractEventLoop):
     def stop(self) -> None:
         """Stop running after this turn; callbacks that are scheduled already still run."""
         self._stopping = True
+
+    def set_nesting(self, enabled: bool) -> None:
+        """Allow run_until_complete() inside of a task of this loop, which asyncio refuses.
+
+        For synchronous code that has to wait for a coroutine where a loop runs already: notebooks,
+        plug-ins, callbacks of libraries. The calling task waits; everything else goes on.
+        """
+        self._nesting = enabled
+
+    def get_nesting(self) -> bool:
+        """Return whether set_nesting() allowed nested runs."""
+        return self._nesting
 
     def is_running(self) -> bool:
         """Return True while run_forever() or run_until_complete() runs."""

@@ -90,6 +90,8 @@ def run_handle(loop: Core, handle: Handle | TimerHandle) -> None:
 def run_all(loop: Core) -> None:
     """One turn, as in Core._run_until_stopped, with each call timed."""
     for _ in range(len(loop._ready)):
+        if not loop._ready:
+            break  # a nested run has run them
         loop._run_handle(loop._ready.popleft())
     driver = loop._driver
     for kind, ident, a, b in driver.records or ():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from . import dns, sockets, tcp
+from . import dns, process, sockets, tcp, tls, udp, unix
+from . import pipe as pipes
 from . import sendfile as files
 from .core import Core
 from .poll import Poller
@@ -48,6 +50,10 @@ class EventLoop(Core):
     def remove_writer(self, fd: FileDescriptor) -> bool:
         """Stop watching fd for writing; return whether it was watched."""
         return self._poller.remove_writer(fd)
+
+    # asyncio.PidfdChildWatcher calls the running loop by these names.
+    _add_reader = add_reader
+    _remove_reader = remove_reader
 
     # ----------------------------------------------------------------------- raw sockets
 
@@ -210,7 +216,207 @@ class EventLoop(Core):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
 
+    # -------------------------------------------------------------------------------- TLS
+
+    async def start_tls(
+        self,
+        transport: asyncio.BaseTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Encrypt an open connection from here on; return the transport that replaces its own."""
+        self._check_closed()
+        return await tls.start_tls(
+            self,
+            transport,
+            protocol,
+            sslcontext,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+
+    # -------------------------------------------------------------------------- datagrams
+
+    # typeshed has reuse_address, which no CPython since 3.11 has.
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self,
+        protocol_factory: ProtocolFactory,
+        local_addr: tuple[str, int] | str | None = None,
+        remote_addr: tuple[str, int] | str | None = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket.socket | None = None,
+    ) -> tuple[asyncio.DatagramTransport, Any]:
+        """Send and receive datagrams (UDP, Unix); return (transport, protocol)."""
+        self._check_closed()
+        return await udp.create_datagram_endpoint(
+            self,
+            protocol_factory,
+            local_addr,
+            remote_addr,
+            family=family,
+            proto=proto,
+            flags=flags,
+            reuse_port=reuse_port,
+            allow_broadcast=allow_broadcast,
+            sock=sock,
+        )
+
+    # ----------------------------------------------------------------------- Unix sockets
+
+    async def create_unix_connection(
+        self,
+        protocol_factory: ProtocolFactory,
+        path: Any = None,
+        *,
+        ssl: Any = None,
+        sock: socket.socket | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[asyncio.Transport, Any]:
+        """Connect to a Unix socket, or take a connected one; return (transport, protocol)."""
+        self._check_closed()
+        return await unix.create_unix_connection(
+            self,
+            protocol_factory,
+            path,
+            ssl=ssl,
+            sock=sock,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+
+    async def create_unix_server(
+        self,
+        protocol_factory: ProtocolFactory,
+        path: Any = None,
+        *,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool = unix.CLEANUP,
+    ) -> Server:
+        """Serve at a path or abstract address, or on a bound socket.
+
+        Before Python 3.13 cleanup_socket is False unless it is asked for.
+        """
+        self._check_closed()
+        return await unix.create_unix_server(
+            self,
+            protocol_factory,
+            path,
+            sock=sock,
+            backlog=backlog,
+            ssl=ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            start_serving=start_serving,
+            cleanup_socket=cleanup_socket,
+        )
+
+    # ------------------------------------------------------------------------------ pipes
+
+    async def connect_read_pipe(
+        self, protocol_factory: ProtocolFactory, pipe: Any
+    ) -> tuple[asyncio.ReadTransport, Any]:
+        """Read from a pipe, terminal, socket; return (transport, protocol)."""
+        self._check_closed()
+        return await pipes.connect_read_pipe(self, protocol_factory, pipe)
+
+    async def connect_write_pipe(
+        self, protocol_factory: ProtocolFactory, pipe: Any
+    ) -> tuple[asyncio.WriteTransport, Any]:
+        """Write to a pipe, terminal, socket; return (transport, protocol)."""
+        self._check_closed()
+        return await pipes.connect_write_pipe(self, protocol_factory, pipe)
+
+    # ----------------------------------------------------------------------- subprocesses
+
+    async def subprocess_shell(
+        self,
+        protocol_factory: ProtocolFactory,
+        cmd: str | bytes,
+        *,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        universal_newlines: bool = False,
+        shell: bool = True,
+        bufsize: int = 0,
+        encoding: None = None,
+        errors: None = None,
+        text: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple[process.SubprocessTransport, Any]:
+        """Run a command of the shell; keywords as for subprocess.Popen."""
+        self._check_closed()
+        return await process.subprocess_shell(
+            self,
+            protocol_factory,
+            cmd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            universal_newlines=universal_newlines,
+            shell=shell,
+            bufsize=bufsize,
+            encoding=encoding,
+            errors=errors,
+            text=text,
+            options=kwargs,
+        )
+
+    async def subprocess_exec(
+        self,
+        protocol_factory: ProtocolFactory,
+        program: Any,
+        *args: Any,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        universal_newlines: bool = False,
+        shell: bool = False,
+        bufsize: int = 0,
+        encoding: None = None,
+        errors: None = None,
+        text: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple[process.SubprocessTransport, Any]:
+        """Run a program; keywords as for subprocess.Popen."""
+        self._check_closed()
+        return await process.subprocess_exec(
+            self,
+            protocol_factory,
+            (program, *args),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            universal_newlines=universal_newlines,
+            shell=shell,
+            bufsize=bufsize,
+            encoding=encoding,
+            errors=errors,
+            text=text,
+            options=kwargs,
+        )
+
 
 def new_event_loop() -> EventLoop:
     """Return a new event loop."""
-    return EventLoop()  # type: ignore[abstract]  # what is to come raises NotImplementedError
+    return EventLoop()

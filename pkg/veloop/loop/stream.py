@@ -41,9 +41,11 @@ _JOIN_MAX = 32 * 1024
 
 
 class StreamTransport(Transport):
-    """The transport of a TCP (later also of a Unix) connection: an asyncio.Transport."""
+    """The transport of a TCP or Unix connection: an asyncio.Transport."""
 
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
+
+    _start_tls_compatible = True
 
     __slots__ = (
         "_addresses",
@@ -64,6 +66,8 @@ class StreamTransport(Transport):
         "_slab",
         "_sock",
     )
+
+    _kind = "socket"  # in error messages
 
     def __init__(
         self,
@@ -94,7 +98,6 @@ class StreamTransport(Transport):
         self._addresses = addresses
         self._extra = self._names_of(sock) if sock is not None else {}
         super().__init__(loop, protocol, context, server)
-        self._slab = loop._driver.slab
         self._run = context.run
         self._ident = ident = lib.vl_handle_id(handle)
         loop._driver.targets[ident] = self._on_event
@@ -110,7 +113,7 @@ class StreamTransport(Transport):
             raise
         except BaseException as exc:
             if not self._closing:
-                self._fatal_error(exc, "Fatal error: protocol.connection_made() call failed.")
+                self._protocol_failed(exc, "connection_made")
         else:
             self._begin_reading()
 
@@ -155,9 +158,9 @@ class StreamTransport(Transport):
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as exc:
-                    self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+                    self._protocol_failed(exc, "data_received")
             else:
-                self._on_held(a, self._slab[b : b + a] if a > 0 else b"")
+                self._on_held(a, bytes(self._slab[b : b + a]) if a > 0 else b"")
         elif kind == VL_WRITE:
             self._on_written(a)
 
@@ -172,7 +175,7 @@ class StreamTransport(Transport):
         elif status == UV_EOF:
             self._on_eof()
         elif status < 0:
-            self._fatal_error(error(status), "Fatal read error on socket transport")
+            self._fatal_error(error(status), f"Fatal read error on {self._kind} transport")
 
     def _feed(self, rest: memoryview) -> None:
         """Give data to a BufferedProtocol, in as many pieces as its buffers make of it.
@@ -185,6 +188,8 @@ class StreamTransport(Transport):
                 method = "get_buffer"
                 size = self._run(_fill, self._protocol, rest)
                 rest = rest[size:]
+                if self._loop._nesting and rest:
+                    rest = memoryview(bytes(rest))  # a nested run would fill the slab anew
                 method = "buffer_updated"
                 self._run(self._protocol.buffer_updated, size)
         except (SystemExit, KeyboardInterrupt):
@@ -192,7 +197,7 @@ class StreamTransport(Transport):
                 self._hold(bytes(rest))
             raise
         except BaseException as exc:
-            self._fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
+            self._protocol_failed(exc, method)
             return
         if not rest or self._closing:
             return
@@ -218,7 +223,7 @@ class StreamTransport(Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.data_received() call failed.")
+            self._protocol_failed(exc, "data_received")
 
     def _on_eof(self) -> None:
         if self._eof_read:
@@ -231,16 +236,19 @@ class StreamTransport(Transport):
             self.close()
             raise
         except BaseException as exc:
-            self._fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
+            self._protocol_failed(exc, "eof_received")
             return
         if not keep_open:
             self.close()
+
+    def _protocol_failed(self, exc: BaseException, method: str) -> None:
+        self._fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
 
     def _on_written(self, status: int) -> None:
         if self._conn_lost:
             return
         if status < 0:
-            self._fatal_error(error(status), "Fatal write error on socket transport")
+            self._fatal_error(error(status), f"Fatal write error on {self._kind} transport")
             return
         # Not what the record could say: something may have been written since.
         self._queued = lib.vl_stream_queued(self._handle)
@@ -255,7 +263,10 @@ class StreamTransport(Transport):
     # -------------------------------------------------------------------------- reading
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        driver = self._loop._driver
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        # TLS copies at once what it is given, so it is not given a copy.
+        self._slab = driver.view if getattr(protocol, "takes_views", False) else driver.slab
         self._protocol = protocol
 
     def is_reading(self) -> bool:
@@ -368,7 +379,7 @@ class StreamTransport(Transport):
             exc = error(queued)
             if queued == VL_EFOREIGN:
                 raise exc
-            self._fatal_error(exc, "Fatal write error on socket transport")
+            self._fatal_error(exc, f"Fatal write error on {self._kind} transport")
 
     def get_write_buffer_size(self) -> int:
         if not self._queued or self._handle is None:
@@ -388,7 +399,7 @@ class StreamTransport(Transport):
             raise error(status)
         self._eof = self._refuse = True
         if status < 0:
-            self._fatal_error(error(status), "Fatal write error on socket transport")
+            self._fatal_error(error(status), f"Fatal write error on {self._kind} transport")
 
     # ------------------------------------------------- sendfile, which sendfile.py carries out
 
@@ -522,18 +533,24 @@ class StreamTransport(Transport):
 
 def _fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
     """Copy the beginning of data into the protocol's next buffer. -> how much of it."""
-    buffer: Any = protocol.get_buffer(-1)
-    if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
-        buffer = memoryview(buffer).cast("B")
+    buffer = buffer_of(protocol, -1)
     size = len(buffer)
-    if not size:
-        raise RuntimeError("get_buffer() returned an empty buffer")
     if size > len(data):
         size = len(data)
         buffer[:size] = data
     else:
         buffer[:] = data[:size]
     return size
+
+
+def buffer_of(protocol: asyncio.BufferedProtocol, hint: int) -> memoryview:
+    """The protocol's next buffer, as bytes to write into."""
+    buffer: Any = protocol.get_buffer(hint)
+    if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
+        buffer = memoryview(buffer).cast("B")
+    if not len(buffer):
+        raise RuntimeError("get_buffer() returned an empty buffer")
+    return buffer  # type: ignore[no-any-return]
 
 
 def check_protocol(protocol: Any) -> None:

@@ -43,6 +43,9 @@ void vl_loop_leave(vl_loop_t *loop) {
   atomic_compare_exchange_strong(&loop->owner, &me, 0); /* it stays INHERITED */
 }
 
+/* Seconds until a descriptor that the kernel had no memory to watch is tried again. */
+static const double RETRY_AFTER = 0.05;
+
 int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   VL_GUARD(loop);
   if (loop->filled != taken)
@@ -56,6 +59,8 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   loop->starved = 0;
   loop->ring_len = 0;
   loop->slab_used = 0;
+  if (vl_port_retry_epoll(uv_backend_fd(&loop->uv)) && (timeout < 0.0 || timeout > RETRY_AFTER))
+    timeout = RETRY_AFTER;
   if (timeout == 0.0) {
     uv_run(&loop->uv, UV_RUN_NOWAIT);
   } else {
@@ -192,7 +197,7 @@ void vl_process_forked(void) {
   uv_once(&zombies_once, zombies_init);
   uv_mutex_init(&zombies_lock);
   zombies = NULL;
-  vl_port_slow_io_running = 0;
+  vl_port_forked();
 }
 
 void vl_loop_forked(vl_loop_t *loop, int closing) {
@@ -231,6 +236,7 @@ int vl_loop_close(vl_loop_t *loop) {
     return close_inherited(loop);
   VL_GUARD(loop);
   uv_walk(&loop->uv, close_any, NULL);
+  vl_port_forget_epoll(uv_backend_fd(&loop->uv));
   vl_dns_cancel_all(loop);
   uv_mutex_lock(&loop->wakeup_lock);
   loop->closed = 1;

@@ -6,20 +6,115 @@ _Thread_local int vl_port_borrowed_fd = -1;
 
 unsigned int vl_port_slow_io_running;
 
+/* What the child shall be: set while the thread is in uv_spawn, and so in the child. */
+_Thread_local const vl_spawn_t *vl_port_spawn;
+
 #ifdef __linux__
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+
+/* Registrations that failed for want of memory, or of the user's epoll quota. libuv believes in them,
+ * so vl_loop_run tries them again and again. Any thread may have one, they are few and rare. */
+static struct failed {
+  int epoll_fd, fd;
+  struct epoll_event event;
+} *failed;
+static int nfailed, failed_cap;
+static _Atomic int any_failed;
+static uv_mutex_t failed_lock;
+static uv_once_t failed_once = UV_ONCE_INIT;
+
+static void failed_init(void) { uv_mutex_init(&failed_lock); }
+
+/* -> 0 when there is not even memory to remember it. */
+static int remember(int epoll_fd, int fd, const struct epoll_event *event) {
+  struct failed *grown;
+
+  if (nfailed == failed_cap) {
+    grown = realloc(failed, (size_t) (failed_cap + 64) * sizeof(*failed));
+    if (grown == NULL)
+      return 0;
+    failed = grown;
+    failed_cap += 64;
+  }
+  failed[nfailed].epoll_fd = epoll_fd;
+  failed[nfailed].fd = fd;
+  failed[nfailed++].event = *event;
+  atomic_store(&any_failed, 1);
+  return 1;
+}
+
+/* Those of one epoll, all of them (fd -1) or one descriptor's, are of no interest any more. */
+static void forget(int epoll_fd, int fd) {
+  int i;
+
+  for (i = nfailed - 1; i >= 0; i--)
+    if (failed[i].epoll_fd == epoll_fd && (fd == -1 || failed[i].fd == fd))
+      failed[i] = failed[--nfailed];
+  atomic_store(&any_failed, nfailed != 0);
+}
+
+void vl_port_forget_epoll(int epoll_fd) {
+  if (!atomic_load(&any_failed))
+    return;
+  uv_mutex_lock(&failed_lock);
+  forget(epoll_fd, -1);
+  uv_mutex_unlock(&failed_lock);
+}
+
+/* In a forked child: nothing is known of the parent's epolls, and nobody holds the lock. */
+static void failed_forked(void) {
+  uv_once(&failed_once, failed_init);
+  uv_mutex_init(&failed_lock);
+  nfailed = 0;
+  atomic_store(&any_failed, 0);
+}
+
+int vl_port_retry_epoll(int epoll_fd) {
+  int i, left = 0;
+
+  if (!atomic_load(&any_failed))
+    return 0;
+  uv_mutex_lock(&failed_lock);
+  for (i = nfailed - 1; i >= 0; i--) {
+    if (failed[i].epoll_fd != epoll_fd)
+      continue;
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, failed[i].fd, &failed[i].event) == 0 ||
+        (errno != ENOMEM && errno != ENOSPC))
+      failed[i] = failed[--nfailed];
+    else
+      left++;
+  }
+  atomic_store(&any_failed, nfailed != 0);
+  uv_mutex_unlock(&failed_lock);
+  return left;
+}
 
 int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event) {
-  int r = epoll_ctl(epoll_fd, op, fd, event);
+  int r = epoll_ctl(epoll_fd, op, fd, event), known = 0;
 
-  if (r == 0 || errno == EEXIST)
-    return r;
   /* uv_poll_init registers a descriptor on trial, to learn whether it can be polled. Only
    * that call wants the error; it is recognised by its event data being -1. */
   if (op == EPOLL_CTL_ADD && event->data.fd == -1)
     return r;
-  return 0;
+  if (atomic_load(&any_failed) || (r != 0 && (errno == ENOMEM || errno == ENOSPC))) {
+    int number = r == 0 ? 0 : errno;
+
+    uv_once(&failed_once, failed_init);
+    uv_mutex_lock(&failed_lock);
+    known = nfailed;
+    forget(epoll_fd, fd);
+    known -= nfailed;
+    /* A change of what was never registered registers it. */
+    if (op != EPOLL_CTL_DEL && (number == ENOMEM || number == ENOSPC || (known && number == ENOENT)))
+      remember(epoll_fd, fd, event);
+    uv_mutex_unlock(&failed_lock);
+    errno = number;
+  }
+  return r == 0 || errno == EEXIST ? r : 0;
 }
 
 int vl_port_refuses(long number, long argument) {
@@ -38,7 +133,33 @@ long vl_port_refused(long number) {
   errno = ENOSYS;
   return -1;
 }
+
+int vl_port_sigaction(int number, const struct sigaction *action, struct sigaction *before) {
+  return number == SIGCHLD ? 0 : sigaction(number, action, before);
+}
+
+/* Called for a child that could not exec. It is reaped by another if the program ignores SIGCHLD,
+ * or waits for any child. */
+pid_t vl_port_waitpid(pid_t pid, int *status, int options) {
+  pid_t r = waitpid(pid, status, options);
+
+  return r == -1 && errno == ECHILD ? pid : r;
+}
+
+int vl_port_keeps_flags(int command) {
+  return vl_port_spawn != NULL && (command == F_SETFL || command == F_SETFD);
+}
+#else
+int vl_port_retry_epoll(int epoll_fd) { return (void) epoll_fd, 0; }
+void vl_port_forget_epoll(int epoll_fd) { (void) epoll_fd; }
 #endif
+
+void vl_port_forked(void) {
+  vl_port_slow_io_running = 0;
+#ifdef __linux__
+  failed_forked();
+#endif
+}
 
 /* libuv asserts that no descriptor it closes is 0, 1 or 2. A program may have closed these, and
  * then a descriptor that libuv opens for itself would get the number: so they are occupied

@@ -3,7 +3,8 @@
  *
  * epoll_ctl: libuv aborts the process when a descriptor that it watches has been closed behind
  *   its back. Python code can do that at any time, so such failures are swallowed: the
- *   descriptor then just never becomes ready, which is what asyncio's selector gives.
+ *   descriptor then just never becomes ready, which is what asyncio's selector gives. If the
+ *   kernel is only short of memory the registration is tried again, by vl_loop_run.
  * syscall: (1) close of a descriptor that is only borrowed (tcp.c) is skipped; (2) the
  *   io_uring that libuv would set up for epoll_ctl is refused: sandboxes kill processes for
  *   it, it costs every new loop a mapping, and its failures abort as above.
@@ -11,6 +12,12 @@
  *   a new pool, but goes on counting from where the parent was; once the count is at its limit,
  *   no name is resolved any more. So we keep the count, to reset it. Libuv's own declaration of
  *   the variable becomes, with this macro, one of the function.
+ *
+ * uv_spawn (process.c says why; nothing else in libuv calls these, but for fcntl):
+ * sigaction: libuv's handler for SIGCHLD is not installed.
+ * fork, waitpid: vfork; and a child that somebody else has reaped is no reason to abort.
+ * signal, sigprocmask, fcntl: what the new child does to its signals and descriptors is skipped,
+ * execvp: and done there.
  */
 #ifndef _WIN32
 extern unsigned int vl_port_slow_io_running;
@@ -21,13 +28,21 @@ __attribute__((unused)) static unsigned int *vl_port_slow_io(void) {
 #endif
 
 #ifdef __linux__
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event);
 int vl_port_refuses(long number, long argument);
 long vl_port_refused(long number);
+int vl_port_sigaction(int number, const struct sigaction *action, struct sigaction *before);
+pid_t vl_port_waitpid(pid_t pid, int *status, int options);
+int vl_port_keeps_flags(int command);
+int vl_port_execvp(void);
 
 #define epoll_ctl vl_port_epoll_ctl
 #define vl_port_first(a, ...) a
@@ -37,4 +52,13 @@ long vl_port_refused(long number);
                    (long) vl_port_second(__VA_ARGS__, 0, 0)) \
        ? vl_port_refused((long) vl_port_first(__VA_ARGS__, 0)) \
        : (syscall)(__VA_ARGS__))
+
+#define sigaction(number, action, before) vl_port_sigaction(number, action, before)
+#define waitpid(pid, status, options) vl_port_waitpid(pid, status, options)
+#define fork() vfork()
+#define signal(number, handler) SIG_DFL
+#define sigprocmask(how, set, before) ((void) (set), 0)
+#define fcntl(fd, ...) \
+  (vl_port_keeps_flags((int) vl_port_first(__VA_ARGS__, 0)) ? 0 : (fcntl)(fd, __VA_ARGS__))
+#define execvp(file, arguments) ((void) (file), (void) (arguments), vl_port_execvp())
 #endif

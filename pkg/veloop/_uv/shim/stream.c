@@ -33,11 +33,11 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
   vl_handle_t *handle = stream->data;
   vl_loop_t *loop = handle->loop;
 
-  (void) buf;
   if (nread > 0) {
     handle->round = loop->round;
     vl_emit(loop, VL_READ, handle->id, nread, vl_slab_commit(loop, (size_t) nread));
-  } else if (nread < 0 && nread != UV_ENOBUFS) {
+  } else if (nread < 0 && (nread != UV_ENOBUFS || buf->base != NULL)) {
+    /* ENOBUFS without a buffer is only that on_alloc had no room. */
     vl_emit(loop, VL_READ, handle->id, nread, 0);
   }
 }

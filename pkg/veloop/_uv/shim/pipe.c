@@ -1,0 +1,122 @@
+/* Pipes, and what is read and written like one. uv_pipe_t takes any descriptor on POSIX.
+ *
+ * libuv knows a descriptor by its number, with room for one watcher each. Programs want more: a
+ * pty is both read and written, standard output and standard error may be the same. So each
+ * handle has a number of its own; beyond 2, for libuv never closes the standard streams'. */
+#include "shim.h"
+
+#ifdef _WIN32
+
+int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
+  (void) fd;
+  (void) into;
+  VL_GUARD(loop);
+  return UV_ENOTSUP;
+}
+
+int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
+  return vl_pipe_open(loop, fd, into);
+}
+
+#else
+
+#include <fcntl.h>
+#include <unistd.h>
+
+/* A copy of fd with a number above `after`. libuv may still know that number, if a descriptor was
+ * closed behind its back; then it says UV_EEXIST, and the caller asks for the next. */
+static int copy_of(int fd, int after) {
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, after + 1);
+
+  return copy < 0 ? uv_translate_sys_error(errno) : copy;
+}
+
+static int open_copy(vl_handle_t *handle, int fd) {
+  int copy = STDERR_FILENO;
+  int r;
+
+  do {
+    copy = copy_of(fd, copy);
+    if (copy < 0)
+      return copy;
+    r = uv_pipe_open(&handle->uv.pipe, copy);
+    if (r != 0)
+      close(copy);
+  } while (r == UV_EEXIST);
+  return r;
+}
+
+int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
+  vl_handle_t *handle;
+  unsigned occupied;
+  int r;
+
+  VL_GUARD(loop);
+  handle = vl_handle_alloc(loop, UV_NAMED_PIPE);
+  if (handle == NULL)
+    return UV_ENOMEM;
+  occupied = loop->streams++ == 0 ? vl_port_occupy_stdio() : 0; /* opens a reserve descriptor */
+  r = uv_pipe_init(&loop->uv, &handle->uv.pipe, 0);
+  vl_port_vacate_stdio(occupied);
+  if (r != 0) {
+    vl_handle_discard(handle);
+    return r;
+  }
+  handle->uv.pipe.data = handle;
+  r = open_copy(handle, fd);
+  if (r != 0) {
+    vl_handle_close_unguarded(handle);
+    return r;
+  }
+  *into = handle;
+  return handle->id;
+}
+
+/* Other systems show libuv a hang-up only together with something to read; there, as for asyncio
+ * everywhere, something to read is taken for a hang-up. */
+#ifdef __linux__
+enum { HANGUP = UV_DISCONNECT };
+#else
+enum { HANGUP = UV_DISCONNECT | UV_READABLE };
+#endif
+
+static void on_hangup(uv_poll_t *poll, int status, int events) {
+  vl_handle_t *handle = poll->data;
+
+  (void) status;
+  (void) events;
+  uv_poll_stop(poll); /* it would be told in every turn */
+  vl_emit(handle->loop, VL_POLL, handle->id, 0, 0);
+}
+
+int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
+  vl_handle_t *handle;
+  int copy = STDERR_FILENO;
+  int r;
+
+  VL_GUARD(loop);
+  handle = vl_handle_alloc(loop, UV_POLL);
+  if (handle == NULL)
+    return UV_ENOMEM;
+  do {
+    copy = copy_of(fd, copy);
+    r = copy < 0 ? copy : uv_poll_init(&loop->uv, &handle->uv.poll, copy);
+    if (copy >= 0 && r != 0)
+      close(copy);
+  } while (r == UV_EEXIST);
+  if (r != 0) {
+    vl_handle_discard(handle);
+    return r;
+  }
+  handle->uv.poll.data = handle;
+  handle->fd = copy;
+  handle->owned = 1;
+  r = uv_poll_start(&handle->uv.poll, HANGUP, on_hangup);
+  if (r != 0) {
+    vl_handle_close_unguarded(handle);
+    return r;
+  }
+  *into = handle;
+  return handle->id;
+}
+#endif

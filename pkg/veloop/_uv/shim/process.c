@@ -1,0 +1,243 @@
+/* Child processes: starting them with uv_spawn, and being told of their end.
+ *
+ * uv_spawn forks, waits for exec and hands back what went wrong. But what its child does between
+ * fork and exec is not what subprocess.Popen's does: it leaves inheritable descriptors open,
+ * resets signals that this process ignores (nohup!), unblocks those it blocks, makes the standard
+ * streams blocking although this process has the same open files, and runs a shell for what the
+ * kernel cannot execute. So port.h turns all of that into nothing and execvp into child() below,
+ * which does what Popen's child does. Two more redirections: fork is vfork, as in Popen (copying
+ * the page tables of a big process takes many milliseconds); and libuv gets no SIGCHLD, which
+ * is the application's: the end of a child comes through a pidfd, whoever handles signals. */
+#include "shim.h"
+
+#ifdef __linux__
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Numbers that the C library's headers may be too old for. */
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#endif
+
+#if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
+
+extern char **environ;
+
+enum {
+  CLOSE_ON_EXEC = 1 << 2, /* CLOSE_RANGE_CLOEXEC */
+  STAGE_SHIFT = 12,       /* in the number that comes from the child; errno is below 4096 */
+};
+
+static _Thread_local sigset_t signal_mask; /* of this thread, before libuv blocks everything */
+
+/* ----------------------------------------------------------------------------- in the child
+ *
+ * Memory is still the parent's (vfork), and other threads of it may have been anywhere: only
+ * system calls here, and no writing to anything but the stack and errno. */
+
+static int failed(int stage) {
+  errno |= stage << STAGE_SHIFT;
+  return -1;
+}
+
+static int set_inheritable(int fd) {
+  int flags = fcntl(fd, F_GETFD);
+
+  return flags < 0 ? -1 : fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC);
+}
+
+static int set_descriptors(const vl_spawn_t *what) {
+  int from[3], i;
+
+  if (what->close_fds && syscall(SYS_close_range, 3, ~0U, CLOSE_ON_EXEC) != 0)
+    return -1;
+  for (i = 0; i < what->passed; i++)
+    if (set_inheritable(what->pass_fds[i]) < 0)
+      return -1;
+  /* First out of the way what another one will be put over. */
+  for (i = 0; i < 3; i++) {
+    from[i] = what->stdio[i];
+    if (from[i] >= 0 && from[i] < 3 && from[i] != i) {
+      from[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 3);
+      if (from[i] < 0)
+        return -1;
+    }
+  }
+  for (i = 0; i < 3; i++)
+    if (from[i] >= 0 && (from[i] == i ? set_inheritable(i) : dup2(from[i], i)) < 0)
+      return -1;
+  return 0;
+}
+
+/* exec resets handlers by itself; but a handler must not run in the parent's memory, and here is
+ * where signals are unblocked. */
+static int set_signals(const vl_spawn_t *what) {
+  struct sigaction action;
+  int n, restored;
+
+  for (n = 1; n < NSIG; n++) {
+    if (sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL)
+      continue;
+    restored = what->restore_signals && (n == SIGPIPE || n == SIGXFSZ);
+    if (action.sa_handler == SIG_IGN && !restored)
+      continue;
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = SIG_DFL;
+    if (sigaction(n, &action, NULL) != 0)
+      return -1;
+  }
+  return sigprocmask(SIG_SETMASK, &signal_mask, NULL);
+}
+
+/* Returns only when it failed, with the stage in errno's upper bits: libuv writes that number
+ * to the pipe on which the parent waits. */
+static int child(const vl_spawn_t *what) {
+  char **path;
+  int first = 0;
+
+  if (set_descriptors(what) < 0)
+    return failed(VL_SPAWN_PREPARE);
+  if (what->cwd != NULL && chdir(what->cwd) < 0)
+    return failed(VL_SPAWN_CHDIR);
+  if (what->umask >= 0)
+    umask((mode_t) what->umask);
+  if (set_signals(what) < 0 || (what->new_session && setsid() < 0) ||
+      (what->process_group >= 0 && setpgid(0, what->process_group) < 0))
+    return failed(VL_SPAWN_PREPARE);
+  for (path = what->paths; *path != NULL; path++) {
+    execve(*path, what->argv, what->env != NULL ? what->env : environ);
+    if (first == 0 && errno != ENOENT && errno != ENOTDIR)
+      first = errno;
+  }
+  if (first != 0)
+    errno = first;
+  return failed(VL_SPAWN_EXEC);
+}
+
+int vl_port_execvp(void) { return child(vl_port_spawn); }
+
+/* ---------------------------------------------------------------------------- in the parent */
+
+int vl_process_can_spawn(void) {
+  return syscall(SYS_close_range, ~0U, ~0U, CLOSE_ON_EXEC) == 0;
+}
+
+/* In the child a number that is no descriptor here might be libuv's own. */
+static int check_descriptors(const vl_spawn_t *what) {
+  int i;
+
+  for (i = 0; i < 3; i++)
+    if (what->stdio[i] != -1 && fcntl(what->stdio[i], F_GETFD) < 0)
+      return uv_translate_sys_error(errno);
+  for (i = 0; i < what->passed; i++)
+    if (fcntl(what->pass_fds[i], F_GETFD) < 0)
+      return uv_translate_sys_error(errno);
+  return 0;
+}
+
+int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
+  uv_stdio_container_t stdio[3];
+  uv_process_options_t options;
+  vl_handle_t *handle;
+  unsigned occupied;
+  int64_t pid;
+  int i, r;
+
+  VL_GUARD(loop);
+  *stage = VL_SPAWN_PREPARE;
+  r = check_descriptors(what);
+  if (r != 0)
+    return r;
+  *stage = VL_SPAWN_NOT_BEGUN;
+  handle = vl_handle_alloc(loop, UV_PROCESS);
+  if (handle == NULL)
+    return UV_ENOMEM;
+  memset(&options, 0, sizeof(options));
+  options.file = what->paths[0];
+  options.args = what->argv;
+  options.stdio = stdio;
+  options.stdio_count = 3;
+  for (i = 0; i < 3; i++) {
+    stdio[i].flags = UV_INHERIT_FD;
+    stdio[i].data.fd = i; /* as they are: child() sees to them */
+  }
+  pthread_sigmask(SIG_SETMASK, NULL, &signal_mask);
+  occupied = vl_port_occupy_stdio(); /* uv_spawn opens pipes */
+  vl_port_spawn = what;
+  r = uv_spawn(&loop->uv, &handle->uv.process, &options);
+  vl_port_spawn = NULL;
+  vl_port_vacate_stdio(occupied);
+  /* Nothing that we use makes uv_spawn fail before the handle is initialised. */
+  pid = handle->uv.process.pid;
+  handle->uv.process.data = handle;
+  vl_handle_close_unguarded(handle);
+  if (r == 0)
+    return pid;
+  *stage = -r >> STAGE_SHIFT;
+  return -(-r & ((1 << STAGE_SHIFT) - 1));
+}
+
+#else
+int vl_process_can_spawn(void) { return 0; }
+
+int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
+  (void) loop;
+  (void) what;
+  *stage = VL_SPAWN_NOT_BEGUN;
+  return UV_ENOTSUP;
+}
+#endif
+
+/* --------------------------------------------------------------------------------- its end */
+
+int vl_process_pidfd(int pid) {
+#ifdef __linux__
+  int fd = (int) syscall(SYS_pidfd_open, pid, 0); /* close-on-exec */
+
+  return fd < 0 ? uv_translate_sys_error(errno) : fd;
+#else
+  (void) pid;
+  return UV_ENOTSUP;
+#endif
+}
+
+static void on_dead(uv_poll_t *poll, int status, int events) {
+  vl_handle_t *handle = poll->data;
+
+  (void) status;
+  (void) events;
+  uv_poll_stop(poll);
+  vl_emit(handle->loop, VL_EXIT, handle->id, 0, 0);
+}
+
+int64_t vl_process_watch(vl_loop_t *loop, int pidfd, vl_handle_t **into) {
+  vl_handle_t *handle;
+  int r;
+
+  VL_GUARD(loop);
+  handle = vl_handle_alloc(loop, UV_POLL);
+  if (handle == NULL)
+    return UV_ENOMEM;
+  vl_poll_forget(loop, pidfd);
+  r = uv_poll_init(&loop->uv, &handle->uv.poll, pidfd);
+  if (r != 0) {
+    vl_handle_discard(handle);
+    return r;
+  }
+  handle->uv.poll.data = handle;
+  r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_dead);
+  if (r != 0) {
+    vl_handle_close_unguarded(handle);
+    return r;
+  }
+  *into = handle;
+  return handle->id;
+}

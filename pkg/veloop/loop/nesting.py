@@ -1,0 +1,55 @@
+"""Nested running: run_until_complete() inside of a task of the same loop, for who asked for it.
+
+It suspends the task that calls it, and the rest of the turn goes on inside. What belongs to the
+outer run, its stop() for one, waits until the inner one is done. Nothing of libuv is nested: no
+Python frame is ever below uv_run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import tasks
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .core import Core
+
+# Instead of True in Core._stopping: stop, but only the innermost run.
+INNER = 2
+
+
+def run_until_complete(loop: Core, future: Any) -> Any:
+    task = asyncio.current_task(loop)
+    if task is None:
+        raise RuntimeError(
+            "This event loop is already running, and runs can be nested only inside of a task"
+        )
+    new_task = not asyncio.isfuture(future)
+    future = asyncio.ensure_future(future, loop=loop)
+    if future is task:
+        raise RuntimeError(f"Task cannot run itself until complete: {task!r}")
+    if new_task:
+        future._log_destroy_pending = False
+
+    def done(_: object) -> None:
+        loop._stopping = loop._stopping or INNER
+
+    future.add_done_callback(done)
+    stopped = loop._stopping
+    current_handle = loop._current_handle
+    tasks._leave_task(loop, task)
+    loop._nested += 1
+    try:
+        while not future.done():
+            loop._stopping = False
+            loop._run_until_stopped()
+            if loop._stopping is True:
+                stopped = True  # that is for the run outside
+    finally:
+        tasks._enter_task(loop, task)
+        loop._current_handle = current_handle
+        loop._nested -= 1
+        # A nested run outside of this one may be done meanwhile too, and must look.
+        loop._stopping = stopped or (INNER if loop._nested else False)
+        future.remove_done_callback(done)
+    return future.result()
