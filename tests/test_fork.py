@@ -398,6 +398,7 @@ def test_idle_loop_is_refused_too(loop_kind):
     assert lines == ["True False", "False True", "True True"]
 
 
+@pytest.mark.veloop_only("asyncio's child takes what it closes out of the parent's epoll")
 def test_child_may_end_as_any_interpreter_does(loop_kind):
     # With finalizers and everything, while loops of the parent exist in it.
     lines = script(
