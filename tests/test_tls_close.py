@@ -462,23 +462,23 @@ def test_abort_from_data_received(loop):
     run(loop, main())
 
 
-async def left_open(loop):
-    """A transport that does not know yet that its peer is gone."""
-    with tcp_pair() as (near, far):
-        handshake = loop.create_task(in_executor(Peer(far).handshake))
-        transport, _ = await loop.connect_accepted_socket(
-            asyncio.Protocol, near.dup(), ssl=server_context()
-        )
-        await handshake
-        await loop.shutdown_default_executor()
+async def left_open(loop, near, far):
+    """A transport that nobody closes."""
+    handshake = loop.create_task(in_executor(Peer(far).handshake))
+    transport, _ = await loop.connect_accepted_socket(
+        asyncio.Protocol, near.dup(), ssl=server_context()
+    )
+    await handshake
+    await loop.shutdown_default_executor()
     return transport
 
 
 def test_unclosed_transport_warns(new_loop):
     loop = new_loop()
-    transport = run(loop, left_open(loop))
-    assert not transport.is_closing()
-    loop.close()
+    with tcp_pair() as ends:
+        transport = run(loop, left_open(loop, *ends))
+        assert not transport.is_closing()
+        loop.close()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         del transport, loop
@@ -489,8 +489,9 @@ def test_unclosed_transport_warns(new_loop):
 @pytest.mark.veloop_only("asyncio: RuntimeError, the loop is closed")
 def test_everything_can_be_called_after_the_loop_was_closed(new_loop):
     loop = new_loop()
-    transport = run(loop, left_open(loop))
-    loop.close()
+    with tcp_pair() as ends:
+        transport = run(loop, left_open(loop, *ends))
+        loop.close()
     transport.write(b"x")
     transport.pause_reading()
     transport.close()

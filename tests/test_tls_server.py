@@ -105,6 +105,7 @@ def test_handshake_timeout(loop):
 # ------------------------------------------------------------ the end of the server
 
 
+@pytest.mark.stock_since("3.12.1", "wait_closed() did not wait")
 def test_wait_closed_waits_for_connections(loop):
     async def main():
         async with tls_serving(loop) as (server, protocols):

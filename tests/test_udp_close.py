@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 
+from children import run_script
 from helpers import PYPY, collect
 from tcp_helpers import HOST, run, turns
 from udp_helpers import ANY, Recorder, endpoint, name, pair, udp_socket
@@ -182,6 +183,7 @@ def test_port_is_free_after_the_end(loop):
     run(loop, main())
 
 
+@pytest.mark.veloop_only("asyncio reads the other's datagrams then")
 def test_application_may_close_its_socket_early(loop):
     """Its number may be somebody else's at once, who must not get our datagrams."""
 
@@ -210,9 +212,51 @@ def test_application_may_close_its_socket_early(loop):
     run(loop, main())
 
 
-test_application_may_close_its_socket_early = pytest.mark.veloop_only(
-    "asyncio reads the other's datagrams then"
-)(test_application_may_close_its_socket_early)
+@pytest.mark.parametrize("given", [True, False])
+def test_numbers_of_the_standard_streams(loop_kind, given):
+    """A socket may have got one of them; libuv's assertion says that it never closes these."""
+    run_script(
+        loop_kind,
+        f"""
+        async def main():
+            loop = asyncio.get_running_loop()
+            kwargs = {{"local_addr": ("127.0.0.1", 0)}}
+            os.close(0)
+            if {given}:
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                sock.bind(kwargs["local_addr"])
+                kwargs = {{"sock": sock}}
+            got = loop.create_future()
+
+            class Protocol(asyncio.DatagramProtocol):
+                def datagram_received(self, data, addr):
+                    got.set_result(data)
+
+            transport, _ = await loop.create_datagram_endpoint(Protocol, **kwargs)
+            assert transport.get_extra_info("socket").fileno() == 0
+            transport.sendto(b"to myself", transport.get_extra_info("sockname"))
+            assert await got == b"to myself"
+            transport.close()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert transport.get_extra_info("socket").fileno() == -1
+
+        run(main())
+        """,
+    )
+
+
+@pytest.mark.veloop_only("asyncio fails with what the application closed")
+def test_names_after_the_application_closed_its_socket(loop):
+    async def main():
+        sock = udp_socket()
+        async with endpoint(loop, sock=sock) as client, endpoint(loop, local_addr=ANY) as server:
+            sock.close()
+            client.transport.sendto(b"hello", ("localhost", name(server)[1]))
+            assert client.errors == []
+            assert await server.got(1) == [b"hello"]
+
+    run(loop, main())
 
 
 # ------------------------------------------------------------ not closed

@@ -112,6 +112,16 @@ def test_factory_must_be_callable(loop):
         run(loop, loop.create_datagram_endpoint(None, local_addr=ANY))
 
 
+@pytest.mark.veloop_only("asyncio raises AttributeError, and leaves its socket open")
+@pytest.mark.parametrize("given", [True, False])
+def test_factory_must_return_a_protocol(loop, given):
+    with udp_socket() as sock:
+        kwargs = {"sock": sock} if given else {"local_addr": ANY}
+        with pytest.raises(TypeError, match="must return a protocol"):
+            run(loop, loop.create_datagram_endpoint(object, **kwargs))
+        assert sock.fileno() != -1
+
+
 @pytest.mark.veloop_only("asyncio leaves its socket to the garbage collector")
 def test_factory_that_raises_leaves_nothing_behind(loop):
     def factory():

@@ -175,6 +175,7 @@ def test_bad_address_ends_the_endpoint(loop, loop_errors):
     run(loop, main())
 
 
+@pytest.mark.stock_since("3.13", "earlier ones drop empty datagrams")
 def test_datagrams_larger_than_udps(loop, path):
     async def main():
         async with unix(loop, local_addr=path("server")) as server:
@@ -185,11 +186,6 @@ def test_datagrams_larger_than_udps(loop, path):
                 assert await server.got(2) == [data, b""]
 
     run(loop, main())
-
-
-test_datagrams_larger_than_udps = pytest.mark.stock_since(
-    "3.13", "earlier ones drop empty datagrams"
-)(test_datagrams_larger_than_udps)
 
 
 @pytest.mark.veloop_only("asyncio takes the empty name of a nameless peer for no peer, and fails")

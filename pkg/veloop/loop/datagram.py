@@ -113,8 +113,8 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         loop._driver.targets[ident] = self._on_event
         loop._given[sock.fileno()] = self
 
-    async def start(self) -> None:
-        """Tell the protocol and read, each in asyncio's order."""
+    async def _start(self) -> None:
+        """connection_made in a turn of its own, and reading after it, as with asyncio."""
         loop = self._loop
         waiter = loop.create_future()
         loop.call_soon(self._protocol.connection_made, self, context=self._context)
@@ -388,7 +388,7 @@ class UdpTransport(DatagramTransport):
     def _send_to_name(self, data: bytes, addr: Any) -> None:
         """The socket module resolves names, and says what is wrong with everything else."""
         try:
-            if not self.get_write_buffer_size():
+            if not self.get_write_buffer_size() and self._sock.fileno() != -1:
                 try:
                     self._sock.sendto(data, addr)
                     return

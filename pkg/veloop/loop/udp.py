@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
 from . import dns
@@ -16,6 +17,7 @@ from .arguments import check_callable, check_host, check_int, check_port
 from .datagram import INTERNET, UdpTransport, WatchedTransport
 from .debug import logger
 from .server import ProtocolFactory
+from .stream import check_protocol
 
 if TYPE_CHECKING:
     from .loop import EventLoop
@@ -61,6 +63,7 @@ async def create_datagram_endpoint(
         sock, address = await _first_socket(loop, pairs, bool(reuse_port), bool(allow_broadcast))
     try:
         protocol = protocol_factory()
+        check_protocol(protocol)
         kind = UdpTransport if sock.family in INTERNET else WatchedTransport
         transport = kind(loop, protocol, sock, address, ours=ours)
     except BaseException:
@@ -75,7 +78,7 @@ async def create_datagram_endpoint(
             transport,
             protocol,
         )
-    await transport.start()
+    await transport._start()
     return transport, protocol
 
 
@@ -84,7 +87,9 @@ def _check_given(sock: socket.socket, **others: Any) -> None:
     if not hasattr(sock, "type"):
         raise AttributeError(f"sock must be a socket, not {sock!r}")
     if sock.type == socket.SOCK_STREAM:
-        raise ValueError(f"A datagram socket was expected, got {sock!r}")
+        # CPython has reworded it, and its tests of either version want their own words.
+        kind = "datagram socket" if sys.version_info >= (3, 13) else "UDP Socket"
+        raise ValueError(f"A {kind} was expected, got {sock!r}")
     if any(others.values()):
         problems = ", ".join(f"{name}={value}" for name, value in others.items() if value)
         raise ValueError(
