@@ -398,6 +398,7 @@ def test_idle_loop_is_refused_too(loop_kind):
     assert lines == ["True False", "False True", "True True"]
 
 
+@pytest.mark.veloop_only("asyncio's child takes what it closes out of the parent's epoll")
 def test_child_may_end_as_any_interpreter_does(loop_kind):
     # With finalizers and everything, while loops of the parent exist in it.
     lines = script(
@@ -458,7 +459,7 @@ def test_fork_while_other_threads_make_and_close_loops(loop_kind):
         async def busy():
             loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(int)
-            await loop.getaddrinfo("127.0.0.1", None)
+            await loop.getaddrinfo("localhost", 80)  # in libuv's pool, whose state a fork tears
             await asyncio.sleep(0)
 
         def work():
@@ -480,6 +481,100 @@ def test_fork_while_other_threads_make_and_close_loops(loop_kind):
         """,
     )
     assert lines == ["all ended"]
+
+
+@pytest.mark.veloop_only("asyncio's child kills it when the transport is collected")
+def test_subprocess_of_the_parent_survives_the_child(loop_kind):
+    lines = script(
+        loop_kind,
+        """
+        async def main():
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.subprocess_exec(asyncio.SubprocessProtocol, "cat")
+
+            def child():
+                nonlocal transport
+                try:
+                    transport.close()
+                except RuntimeError as exc:
+                    print("parent process" in str(exc))
+                loop.close()
+                transport = None
+                gc.collect()
+                run(child_main())
+
+            async def child_main():
+                process = await asyncio.create_subprocess_exec("true")
+                print(await process.wait())
+
+            print(fork(child), end="")
+            await asyncio.sleep(0.05)
+            print(transport.get_returncode())
+            transport.close()
+            while transport.get_returncode() is None:
+                await asyncio.sleep(0.01)
+            print(transport.get_returncode())
+            await asyncio.sleep(0.01)
+
+        run(main())
+        """,
+    )
+    assert lines == ["True", "0", "None", "-9"]
+
+
+@refuses
+def test_transports_of_every_kind_are_refused_in_the_child(loop_kind):
+    lines = script(
+        loop_kind,
+        """
+        async def main():
+            loop = asyncio.get_running_loop()
+            udp, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, ("127.0.0.1", 0), ("127.0.0.1", 9)
+            )
+            reading, writing = os.pipe()
+            reader, _ = await loop.connect_read_pipe(asyncio.Protocol, open(reading, "rb", 0))
+            writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(writing, "wb", 0))
+            unix = await loop.create_unix_server(Echo, b"%cveloop-fork-%d" % (0, os.getpid()))
+            calls = {
+                "udp.sendto": lambda: udp.sendto(b"x"),
+                "udp.close": udp.close,
+                "udp.abort": udp.abort,
+                "reader.pause_reading": reader.pause_reading,
+                "reader.close": reader.close,
+                "writer.write": lambda: writer.write(b"x"),
+                "writer.close": writer.close,
+                "writer.abort": writer.abort,
+                "unix.close": unix.close,
+            }
+
+            def child():
+                nonlocal udp, reader, writer, unix
+                for name, call in calls.items():
+                    try:
+                        call()
+                    except RuntimeError as exc:
+                        if "belongs to the parent process" not in str(exc):
+                            print(name, "raised", exc)
+                    else:
+                        print(name, "was not refused")
+                loop.close()
+                udp = reader = writer = unix = None
+                calls.clear()
+                gc.collect()
+                print("closed")
+
+            print(fork(child), end="")
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+            for each in udp, reader, writer, unix:
+                each.close()
+            await asyncio.sleep(0.01)
+
+        run(main())
+        """,
+    )
+    assert lines == ["closed"]
 
 
 def test_default_executor_works_on_both_sides(loop_kind):

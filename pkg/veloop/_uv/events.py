@@ -92,9 +92,12 @@ class Driver:
         """End a running or the next vl_loop_run. From any thread, also once the loop is closed."""
         lib.vl_loop_wakeup(self.pointer)
 
-    def forked(self) -> None:
-        """This is a child process now, and the loop the parent's: it refuses everything."""
-        lib.vl_loop_forked(self.pointer)
+    def forked(self, *, closing: bool) -> None:
+        """This is a child process now, and the loop the parent's: it refuses everything.
+
+        closing: a thread of the parent was about to close it.
+        """
+        lib.vl_loop_forked(self.pointer, closing)
         # Nobody is told of what is still to come in this turn, but of the loop's close.
         self._owners = list(self.targets.values())
         self.targets.clear()

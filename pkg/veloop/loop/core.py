@@ -63,6 +63,8 @@ def _in_forked_child() -> None:
     for loop in list(_loops):
         if not loop._closed:
             loop._forked()
+        elif not loop._driver.closed:
+            loop._driver.forked(closing=True)
 
 
 if hasattr(os, "register_at_fork"):
@@ -323,7 +325,7 @@ class Core(asyncio.AbstractEventLoop):
             handle._cancelled = True
         self._due.clear()
         self._timers.clear()
-        self._driver.forked()
+        self._driver.forked(closing=False)
         self._signals.forked()
 
     def _close_inherited(self) -> None:

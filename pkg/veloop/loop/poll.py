@@ -150,7 +150,8 @@ class Poller:
         if ident == watch.ident:
             return
         # The first callback, the last one gone, or a watch that gave way to a newer file.
-        driver.targets.pop(watch.ident, None)
+        if watch.ident:  # 0, that of a new watch, is the id of the signals
+            driver.targets.pop(watch.ident, None)
         watch.ident = ident
         if ident:
             driver.targets[ident] = watch.on_event

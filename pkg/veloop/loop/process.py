@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._uv.errors import forked
 from .children import Popen, watch
 from .debug import logger
 
@@ -194,7 +195,8 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         return f"<{' '.join(info)}>"
 
     def __del__(self) -> None:
-        if not self._closed:
+        # In a forked child it is the parent's process, which is not to be killed from here.
+        if not (self._closed or getattr(self._loop, "_inherited", False)):
             warnings.warn(
                 f"unclosed transport {self!r}", ResourceWarning, stacklevel=2, source=self
             )
@@ -302,8 +304,10 @@ class SubprocessTransport(asyncio.SubprocessTransport):
     def close(self) -> None:
         if self._closed:
             return
-        self._closed = True
         loop = self._loop
+        if loop is not None and loop._inherited:
+            raise forked()
+        self._closed = True
         if loop is not None and not loop.is_closed():
             for pipe in self._pipes.values():
                 if pipe.transport is not None:

@@ -4,6 +4,9 @@ Python's own C handler stays installed for every signal: it notes the signal and
 number to a wakeup descriptor, which libuv watches. So whatever signal arrives, also while the
 loop sleeps, ends the sleep; the interpreter then runs the Python-level handler (that is how
 KeyboardInterrupt comes), and the numbers read lead to the handlers of add_signal_handler.
+
+In a flood of signals the descriptor may have no room for a number. The Python-level handler of ours
+looks for that, so that then, too, each handler is called after the last signal of its kind.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
+import select
 import signal
 import socket
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,18 +34,21 @@ if TYPE_CHECKING:
     from .core import Core
 
 
-def _noop(signum: int, frame: object) -> None:
-    """Makes Python's C handler write the number to the wakeup descriptor; nothing more."""
+def _caught(signum: int, frame: object) -> None:
+    """Python's C handler has written the number to the wakeup descriptor, if there was room."""
+    for signals in list(_all):
+        signals._check_room(signum)
 
 
 class Signals:
-    __slots__ = ("_before", "_loop", "_pair", "_running", "handlers")
+    __slots__ = ("__weakref__", "_before", "_loop", "_maybe_lost", "_pair", "_running", "handlers")
 
     def __init__(self, loop: Core) -> None:
         self._loop = loop
         self._pair: tuple[socket.socket, socket.socket] | None = None
         self._before: int | None = None  # the wakeup descriptor of before we took it
         self._running = False  # in the main thread
+        self._maybe_lost: set[int] = set()
         self.handlers: dict[int, Handle] = {}
 
     # ------------------------------------------------------------ the wakeup descriptor
@@ -112,15 +120,27 @@ class Signals:
             pass
 
     def _on_event(self, kind: int, size: int, offset: int) -> None:
-        loop = self._loop
-        for signum in loop._driver.slab[offset : offset + size]:
-            handle = self.handlers.get(signum)
-            if handle is None:
-                continue
-            if handle._cancelled:
-                self.remove(signum)
-            else:
-                loop._ready.append(handle)
+        numbers = self._loop._driver.slab[offset : offset + size]
+        for signum in numbers:
+            self._call(signum)
+        if self._maybe_lost:
+            self._maybe_lost.difference_update(numbers)
+            if not _readable(self._pair):  # else the rest is still to come
+                while self._maybe_lost:
+                    self._call(self._maybe_lost.pop())
+
+    def _call(self, signum: int) -> None:
+        handle = self.handlers.get(signum)
+        if handle is None:
+            return
+        if handle._cancelled:
+            self.remove(signum)
+        else:
+            self._loop._ready.append(handle)
+
+    def _check_room(self, signum: int) -> None:
+        if signum in self.handlers and not _writable(self._pair):
+            self._maybe_lost.add(signum)
 
     # ------------------------------------------------------------------------- handlers
 
@@ -135,11 +155,12 @@ class Signals:
                 f"add_signal_handler({sig!r}): set_wakeup_fd only works in main thread "
                 "of the main interpreter"
             )
+        _all.add(self)
         handle = Handle(callback, args, loop)
         before = self.handlers.get(sig)
         self.handlers[sig] = handle
         try:
-            signal.signal(sig, _noop)
+            signal.signal(sig, _caught)
             signal.siginterrupt(sig, False)  # restart what the signal interrupts
         except OSError as exc:
             if before is None:
@@ -186,6 +207,26 @@ class Signals:
             for end in self._pair:
                 end.close()
             self._pair = None
+
+
+# Those that have, or had, handlers: Python's table of handlers is to keep no loop alive.
+_all: weakref.WeakSet[Signals] = weakref.WeakSet()
+
+_Pair = tuple[socket.socket, socket.socket] | None
+
+
+def _readable(pair: _Pair) -> bool:
+    return pair is not None and bool(_poll(pair[0], select.POLLIN))
+
+
+def _writable(pair: _Pair) -> bool:
+    return pair is None or bool(_poll(pair[1], select.POLLOUT))
+
+
+def _poll(sock: socket.socket, events: int) -> list[tuple[int, int]]:
+    poll = select.poll()  # unlike select() it takes any number
+    poll.register(sock, events)
+    return poll.poll(0)
 
 
 def _check_signal(sig: object) -> None:

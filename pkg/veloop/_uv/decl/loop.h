@@ -21,9 +21,10 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken);
 int vl_loop_wakeup(vl_loop_t *loop);
 
 /* In the child after a fork: first the one, then the other for each loop. Such a loop is the
- * parent's; it refuses every call but vl_loop_close, which touches nothing of the parent's. */
+ * parent's; it refuses every call but vl_loop_close, which touches nothing of the parent's.
+ * closing: another thread was about to close it. */
 void vl_process_forked(void);
-void vl_loop_forked(vl_loop_t *loop);
+void vl_loop_forked(vl_loop_t *loop, int closing);
 
 /* Who runs the loop that refused the calling thread's last call, as threading.get_ident() does;
  * 0: it is a loop of the parent process. */

@@ -3,11 +3,9 @@
 
 #ifdef _WIN32
 #include <windows.h>
-#include <winsock2.h>
 uint64_t vl_self(void) { return GetCurrentThreadId(); }
 #else
 #include <pthread.h>
-#include <unistd.h>
 uint64_t vl_self(void) { return (uint64_t) (uintptr_t) pthread_self(); }
 #endif
 
@@ -199,9 +197,13 @@ void vl_process_forked(void) {
   uv_once(&zombies_once, zombies_init);
   uv_mutex_init(&zombies_lock);
   zombies = NULL;
+  vl_port_forked();
 }
 
-void vl_loop_forked(vl_loop_t *loop) {
+void vl_loop_forked(vl_loop_t *loop, int closing) {
+  uint64_t owner = atomic_load(&loop->owner);
+
+  loop->torn = closing || (owner != 0 && owner != vl_self());
   uv_mutex_init(&loop->wakeup_lock);
   atomic_store(&loop->owner, INHERITED);
 }
@@ -214,9 +216,10 @@ static int close_inherited(vl_loop_t *loop) {
   if (loop->closed)
     return UV_EINVAL;
   loop->closed = 1;
-  loop->state = ZOMBIE; /* of no list: if it cannot be freed, it is left alone */
-  if (loop->requests != NULL || uv_loop_fork(&loop->uv) != 0)
-    return 0; /* threads that are no more had requests; or no descriptor was to be had */
+  loop->state = ZOMBIE; /* but of no list */
+  /* Torn, worked on by threads that are no more, or no descriptor to be had: left as it is. */
+  if (loop->torn || loop->requests != NULL || uv_loop_fork(&loop->uv) != 0)
+    return 0;
   uv_walk(&loop->uv, close_any, NULL);
   for (i = 0; i < 3; i++)
     if (loop_finish(loop)) {

@@ -4,6 +4,8 @@
 /* The descriptor whose close is to be skipped: set only around one uv_close. */
 _Thread_local int vl_port_borrowed_fd = -1;
 
+unsigned int vl_port_slow_io_running;
+
 /* What the child shall be: set while the thread is in uv_spawn, and so in the child. */
 _Thread_local const vl_spawn_t *vl_port_spawn;
 
@@ -61,6 +63,14 @@ void vl_port_forget_epoll(int epoll_fd) {
   uv_mutex_lock(&failed_lock);
   forget(epoll_fd, -1);
   uv_mutex_unlock(&failed_lock);
+}
+
+/* In a forked child: nothing is known of the parent's epolls, and nobody holds the lock. */
+static void failed_forked(void) {
+  uv_once(&failed_once, failed_init);
+  uv_mutex_init(&failed_lock);
+  nfailed = 0;
+  atomic_store(&any_failed, 0);
 }
 
 int vl_port_retry_epoll(int epoll_fd) {
@@ -143,6 +153,13 @@ int vl_port_keeps_flags(int command) {
 int vl_port_retry_epoll(int epoll_fd) { return (void) epoll_fd, 0; }
 void vl_port_forget_epoll(int epoll_fd) { (void) epoll_fd; }
 #endif
+
+void vl_port_forked(void) {
+  vl_port_slow_io_running = 0;
+#ifdef __linux__
+  failed_forked();
+#endif
+}
 
 /* libuv asserts that no descriptor it closes is 0, 1 or 2. A program may have closed these, and
  * then a descriptor that libuv opens for itself would get the number: so they are occupied

@@ -8,6 +8,10 @@
  * syscall: (1) close of a descriptor that is only borrowed (tcp.c) is skipped; (2) the
  *   io_uring that libuv would set up for epoll_ctl is refused: sandboxes kill processes for
  *   it, it costs every new loop a mapping, and its failures abort as above.
+ * slow_io_work_running: how many threads of the pool resolve names. In a forked child libuv makes
+ *   a new pool, but goes on counting from where the parent was; once the count is at its limit,
+ *   no name is resolved any more. So we keep the count, to reset it. Libuv's own declaration of
+ *   the variable becomes, with this macro, one of the function.
  *
  * uv_spawn (process.c says why; nothing else in libuv calls these, but for fcntl):
  * sigaction: libuv's handler for SIGCHLD is not installed.
@@ -15,6 +19,14 @@
  * signal, sigprocmask, fcntl: what the new child does to its signals and descriptors is skipped,
  * execvp: and done there.
  */
+#ifndef _WIN32
+extern unsigned int vl_port_slow_io_running;
+__attribute__((unused)) static unsigned int *vl_port_slow_io(void) {
+  return &vl_port_slow_io_running;
+}
+#define slow_io_work_running (*vl_port_slow_io())
+#endif
+
 #ifdef __linux__
 #include <fcntl.h>
 #include <signal.h>

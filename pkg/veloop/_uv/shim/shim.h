@@ -18,6 +18,7 @@
 #include "../decl/error.h"
 #include "../decl/event.h"
 #include "../decl/loop.h"
+#include "../decl/signals.h"
 #include "../decl/handle.h"
 #include "../decl/stream.h"
 #include "../decl/tcp.h"
@@ -38,6 +39,7 @@ struct vl_loop {
   int out_of_memory;      /* the ring could not grow: a record was lost */
   int64_t filled;         /* how many runs had records */
   int64_t round;          /* of reading, see stream.c */
+  int torn;               /* forked while another thread was in the midst of its uv_run */
   int starved;            /* in this round somebody got no room in the slab */
   _Atomic uint64_t owner; /* the thread that runs the loop, or 0; see loop.c */
   int64_t next_id;
@@ -134,6 +136,7 @@ enum { VL_CAN_BORROW = 1 };
 enum { VL_CAN_BORROW = 0 };
 #endif
 extern _Thread_local int vl_port_borrowed_fd;
+void vl_port_forked(void);
 int vl_port_retry_epoll(int epoll_fd); /* -> how many registrations are still missing */
 void vl_port_forget_epoll(int epoll_fd);
 extern _Thread_local const vl_spawn_t *vl_port_spawn;

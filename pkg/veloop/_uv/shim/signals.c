@@ -1,4 +1,4 @@
-/* Signals: forwarding what Python's C handler writes to the wakeup descriptor. */
+/* Signals: Python's C handler writes their numbers to one end of a pair; we read the other. */
 #include "shim.h"
 
 #ifdef _WIN32
