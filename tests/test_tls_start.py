@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from certificates import client_context, server_context
-from helpers import RecordingBufferedProtocol, RecordingProtocol, tcp_pair
+from helpers import RecordingBufferedProtocol, RecordingProtocol, drain, tcp_pair
 from tcp_helpers import HOST, address, in_executor, linked, pattern, run, serving, turns, until
 from tls_helpers import NAME, Peer, tls_linked
 
@@ -163,6 +163,34 @@ def test_data_that_came_in_the_meantime_is_the_handshakes(loop):
             await handshake
             peer.send(b"hello")
             assert await protocol.received(5) == b"hello"
+            new.abort()
+            await protocol.lost
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio never tells the protocol to go on")
+def test_begun_while_much_is_still_unsent(loop):
+    async def main():
+        with tcp_pair() as (near, far):
+            transport, protocol = await loop.connect_accepted_socket(
+                lambda: RecordingProtocol(loop), near.dup()
+            )
+            size = 1 << 24
+            transport.write(pattern(size))
+            assert protocol.names[-1] == "pause_writing"
+            peer = Peer(far)
+            task = loop.create_task(
+                loop.start_tls(transport, protocol, server_context(), server_side=True)
+            )
+            await turns(5)
+            assert await in_executor(drain, far, size) == pattern(size)
+            handshake = loop.create_task(in_executor(peer.handshake))
+            new = await task
+            await handshake
+            assert protocol.names[-1] == "resume_writing"
+            new.write(b"hello")
+            assert await in_executor(peer.recv, 5) == b"hello"
             new.abort()
             await protocol.lost
 
