@@ -9,10 +9,10 @@ import warnings
 
 import pytest
 
-from certificates import server_context
+from certificates import client_context, server_context
 from helpers import RecordingBufferedProtocol, RecordingProtocol, collect, fill, tcp_pair
-from tcp_helpers import MUCH, in_executor, pattern, reset, run, turns, until
-from tls_helpers import Peer, tls_linked, tls_wired
+from tcp_helpers import MUCH, in_executor, linked, pattern, reset, run, turns, until
+from tls_helpers import NAME, Peer, tls_linked, tls_wired
 
 # ------------------------------------------------------------ close()
 
@@ -132,6 +132,62 @@ def test_closed_while_paused_with_data_waiting(loop):
             await in_executor(peer.unwrap)
             assert await protocol.lost is None
             assert protocol.names == ["connection_made", "eof", "connection_lost"]
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("for asyncio it is an error that data waits")
+def test_closed_while_paused_with_more_waiting_than_is_taken(loop):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            transport.pause_reading()
+            peer.sock.setblocking(False)
+            peer.send(pattern(300_000))
+            await until(lambda: transport.get_read_buffer_size() > 300_000)
+            peer.sock.setblocking(True)
+            before = loop.time()
+            transport.close()
+            await in_executor(peer.recv_all)
+            await in_executor(peer.unwrap)
+            assert await protocol.lost is None
+            assert loop.time() - before < 5
+
+    run(loop, main())
+
+
+def test_transport_below_closed_by_somebody_else(loop):
+    """What was written before is with that one, and goes out."""
+
+    async def main():
+        async with linked(loop) as (client, server):
+            below = client.transport
+            secure, _ = await asyncio.gather(
+                loop.start_tls(below, client, client_context(), server_hostname=NAME),
+                loop.start_tls(server.transport, server, server_context(), server_side=True),
+            )
+            secure.write(b"last words")
+            below.close()
+            secure.close()
+            assert secure.is_closing()
+            assert await client.lost is None
+            await server.lost
+            assert server.data == b"last words"
+
+    run(loop, main())
+
+
+def test_goodbye_of_both_while_the_way_out_is_blocked(loop):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            written = 0
+            while not transport.get_write_buffer_size():
+                transport.write(pattern(60_000))
+                written += 60_000
+            peer.goodbye()
+            await turns(10)
+            assert len(await in_executor(peer.recv_all)) == written
+            await in_executor(peer.unwrap)
+            assert await protocol.lost is None
 
     run(loop, main())
 

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from certificates import client_context, server_context
-from helpers import RecordingBufferedProtocol, RecordingProtocol, tcp_pair
+from helpers import RecordingBufferedProtocol, RecordingProtocol, drain, tcp_pair
 from tcp_helpers import HOST, address, in_executor, linked, pattern, run, serving, turns, until
 from tls_helpers import NAME, Peer, tls_linked
 
@@ -181,6 +181,34 @@ def test_peer_that_is_gone_before_start_tls_fails_the_handshake(loop):
             await protocol.ended
             with pytest.raises(ConnectionResetError):
                 await loop.start_tls(transport, protocol, server_context(), server_side=True)
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio never tells the protocol to go on")
+def test_begun_while_much_is_still_unsent(loop):
+    async def main():
+        with tcp_pair() as (near, far):
+            transport, protocol = await loop.connect_accepted_socket(
+                lambda: RecordingProtocol(loop), near.dup()
+            )
+            size = 1 << 24
+            transport.write(pattern(size))
+            assert protocol.names[-1] == "pause_writing"
+            peer = Peer(far)
+            task = loop.create_task(
+                loop.start_tls(transport, protocol, server_context(), server_side=True)
+            )
+            await turns(5)
+            assert await in_executor(drain, far, size) == pattern(size)
+            handshake = loop.create_task(in_executor(peer.handshake))
+            new = await task
+            await handshake
+            assert protocol.names[-1] == "resume_writing"
+            new.write(b"hello")
+            assert await in_executor(peer.recv, 5) == b"hello"
+            new.abort()
+            await protocol.lost
 
     run(loop, main())
 

@@ -171,6 +171,8 @@ async def start_tls(
         server, below._server = below._server, None
         server._clients.discard(below)
     transport._put_on(below, server)
+    # What it has not sent yet holds us up, and the protocol waits for it already.
+    transport._stuck = transport._protocol_paused = getattr(below, "_protocol_paused", False)
     # Nothing may come before the handshake has begun; below is told to go on right after.
     below.pause_reading()
     if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):

@@ -30,7 +30,7 @@ from .transport import Transport, limits, warn_unclosed
 try:
     from ssl import CertificateError, SSLError
 
-    from .tls_state import Session
+    from .tls_state import CHUNK, Session
 except ImportError:  # a Python without OpenSSL, where nobody makes an SSLTransport
     pass
 
@@ -63,7 +63,6 @@ class SSLTransport(Transport):
         "_eof",
         "_eof_told",
         "_error",
-        "_extra",
         "_held_back",
         "_paused",
         "_read_high",
@@ -224,21 +223,22 @@ class SSLTransport(Transport):
 
     def _on_data(self, data: bytes | memoryview) -> None:
         """The transport below received something. It may be its own memory: do not keep it."""
-        session = self._session
-        session.incoming.write(data)
         state = self._state
+        if state >= ENDED:
+            return
+        self._session.incoming.write(data)
         if state == OPEN:
             if not self._paused:
                 self._read()
-            if self._paused or self._stuck or self._held_back:
-                self._limit_reading()
+            if not (self._paused or self._stuck or self._held_back):
+                return
         elif state == HANDSHAKE:
             self._handshake()
         elif state == FLUSHING:
             self._flush()
-            self._limit_reading()
-        elif state == SHUTDOWN:
+        else:
             self._say_goodbye()
+        self._limit_reading()
 
     def _read(self) -> None:
         """Decrypt, and give to the protocol, all that there is or as much as it wants."""
@@ -322,7 +322,7 @@ class SSLTransport(Transport):
             self._shut_down()
 
     def _tell_eof(self) -> None:
-        if self._eof_told or self._protocol is None:
+        if self._eof_told:
             return
         self._eof_told = True
         self._corked = True
@@ -352,7 +352,7 @@ class SSLTransport(Transport):
         self._paused = True
 
     def resume_reading(self) -> None:
-        if self._paused:
+        if self._paused and not self.is_closing():
             self._paused = False
             # Not from within this call: the protocol may be in the middle of something.
             self._go_on_soon()
@@ -419,7 +419,8 @@ class SSLTransport(Transport):
             raise foreign_thread(self._loop._thread_id or 0)
 
     def _after_write(self) -> None:
-        if self._state == OPEN and not (self._corked or self._stuck):
+        queued = self._session.queued
+        if self._state == OPEN and not self._stuck and (not self._corked or queued >= CHUNK):
             self._pump()
         if not self._protocol_paused and self._session.queued > self._high_water:
             self._maybe_pause_protocol()
@@ -433,10 +434,10 @@ class SSLTransport(Transport):
                 if not data:
                     break
                 self._below.write(data)
-        except SSLError as exc:
+        except Exception as exc:
             self._fatal_error(exc, "Fatal error on SSL protocol")
             return
-        if self._protocol_paused:
+        if self._protocol_paused and self._state != HANDSHAKE:
             self._maybe_resume_protocol()
 
     def _on_stuck(self) -> None:
@@ -444,12 +445,12 @@ class SSLTransport(Transport):
 
     def _on_unstuck(self) -> None:
         self._stuck = False
-        if self._state == FLUSHING:
-            self._flush()
+        if self._state in (FLUSHING, SHUTDOWN):
+            self._go_on()
         else:
             self._pump()
-        if self._held_back:
-            self._limit_reading()
+            if self._held_back:
+                self._limit_reading()
 
     def get_write_buffer_size(self) -> int:
         return self._session.unsent()
@@ -473,10 +474,11 @@ class SSLTransport(Transport):
         if self._closing:
             return
         self._check_thread()
-        if self._state == HANDSHAKE or self._below.is_closing():
+        if self._state == HANDSHAKE:
             self._force_close(None)
-        else:
-            self._closing = True
+            return
+        self._closing = True
+        if not self._below.is_closing():  # else somebody else closes it, and we get to know
             self._shut_down()
 
     def abort(self) -> None:
@@ -494,7 +496,10 @@ class SSLTransport(Transport):
 
     def _flush(self) -> None:
         self._pump()
-        if self._state == FLUSHING and not self._session.unsent():
+        if self._state != FLUSHING:
+            return
+        # What OpenSSL wants to read first does not come any more after the end of the stream.
+        if not self._session.unsent() or (self._eof and not self._stuck):
             self._say_goodbye()
 
     def _say_goodbye(self) -> None:
@@ -513,7 +518,9 @@ class SSLTransport(Transport):
             self._close_below()
             return
         self._pump()
-        if done:
+        if self._held_back:
+            self._limit_reading()
+        if done and not self._stuck:
             self._tell_eof()
             self._close_below()
 

@@ -27,7 +27,6 @@
 #include "../decl/listener.h"
 #include "../decl/poll.h"
 #include "../decl/dns.h"
-#include "../decl/signals.h"
 #include "../decl/process.h"
 
 struct vl_loop {
