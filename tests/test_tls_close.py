@@ -12,7 +12,7 @@ import pytest
 from certificates import client_context, server_context
 from helpers import RecordingBufferedProtocol, RecordingProtocol, collect, fill, tcp_pair
 from tcp_helpers import MUCH, in_executor, linked, pattern, reset, run, turns, until
-from tls_helpers import NAME, Peer, tls_linked, tls_wired
+from tls_helpers import NAME, Peer, looked, openssl, tls_linked, tls_wired
 
 # ------------------------------------------------------------ close()
 
@@ -353,11 +353,52 @@ def test_data_before_the_end_waits_for_a_paused_protocol(loop, truncated):
                 peer.sock.shutdown(socket.SHUT_WR)
             else:
                 peer.goodbye()
-            await turns(10)
+            await looked(loop)
             assert protocol.names == ["connection_made"]
             transport.resume_reading()
             assert await protocol.lost is None
             assert protocol.names == ["connection_made", "data", "eof", "connection_lost"]
+
+    run(loop, main())
+
+
+def test_end_waits_for_a_protocol_that_paused_at_the_data_before_it(loop):
+    class Pausing(RecordingProtocol):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.pause_reading()
+
+    async def main():
+        async with tls_wired(loop, lambda: Pausing(loop)) as (transport, protocol, peer):
+            peer.send(b"last words")
+            peer.sock.shutdown(socket.SHUT_WR)
+            await looked(loop)
+            assert protocol.names == ["connection_made", "data"]
+            transport.resume_reading()
+            assert await protocol.lost is None
+            assert protocol.names == ["connection_made", "data", "eof", "connection_lost"]
+
+    run(loop, main())
+
+
+def test_end_in_the_middle_of_a_renegotiation(loop):
+    """What OpenSSL wants to read before it writes will not come."""
+
+    async def main():
+        context = server_context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        wired = tls_wired(loop, server_side=False, peer=context)
+        async with wired as (transport, protocol, peer):
+            openssl(peer.sslobj, "SSL_renegotiate")
+            peer.sslobj.do_handshake()
+            peer.flush()
+            await in_executor(peer.sock.recv, 1 << 16)  # the answer
+            transport.write(b"this must wait")
+            assert transport.get_write_buffer_size() > 0
+            before = loop.time()
+            peer.sock.shutdown(socket.SHUT_WR)
+            assert await protocol.lost is None
+            assert loop.time() - before < 5
 
     run(loop, main())
 

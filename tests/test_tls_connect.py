@@ -12,7 +12,7 @@ import pytest
 from certificates import CA, client_context, server_context
 from helpers import RecordingProtocol, listening_socket, socket_pair, tcp_pair
 from tcp_helpers import HOST, address, in_executor, reset, run, turns, until
-from tls_helpers import NAME, Peer, connect, tls_serving, tls_wired
+from tls_helpers import NAME, Peer, connect, looked, tls_serving, tls_wired
 
 
 def nothing(loop):
@@ -450,6 +450,44 @@ def test_written_in_connection_made_goes_out_with_the_handshake(loop):
             assert await in_executor(peer.recv, 5) == b"hello"
         async with tls_wired(loop, lambda: Greeting(loop), server_side=False) as (_, _, peer):
             assert await in_executor(peer.recv, 5) == b"hello"
+
+    run(loop, main())
+
+
+def test_paused_in_connection_made_gets_no_data_that_came_with_the_handshake(loop):
+    class Paused(RecordingProtocol):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            transport.pause_reading()
+
+    def shake_hands_and_talk(peer):
+        flush, peer.flush = peer.flush, lambda: None
+        with pytest.raises(ssl.SSLWantReadError):
+            peer.sslobj.do_handshake()
+        flush()
+        while True:
+            peer._receive()
+            try:
+                peer.sslobj.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                flush()
+        peer.sslobj.write(b"at once")
+        flush()
+
+    async def main():
+        with tcp_pair() as (near, far):
+            talking = loop.create_task(in_executor(shake_hands_and_talk, Peer(far)))
+            transport, protocol = await loop.connect_accepted_socket(
+                lambda: Paused(loop), near.dup(), ssl=server_context()
+            )
+            await talking
+            await looked(loop)
+            assert protocol.names == ["connection_made"]
+            transport.resume_reading()
+            assert await protocol.received(7) == b"at once"
+            transport.abort()
+            await protocol.lost
 
     run(loop, main())
 

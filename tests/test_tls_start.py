@@ -1,13 +1,15 @@
 """start_tls: on our transports, on transports of others, on TLS itself; and streams' start_tls."""
 
 import asyncio
+import gc
 import socket
 import ssl
+import weakref
 
 import pytest
 
 from certificates import client_context, server_context
-from helpers import RecordingBufferedProtocol, RecordingProtocol, drain, tcp_pair
+from helpers import RecordingBufferedProtocol, RecordingProtocol, drain, socket_pair, tcp_pair
 from tcp_helpers import HOST, address, in_executor, linked, pattern, run, serving, turns, until
 from tls_helpers import NAME, Peer, tls_linked
 
@@ -147,6 +149,38 @@ def test_certificate_that_is_refused(loop):
     run(loop, main())
 
 
+@pytest.mark.veloop_only("asyncio is free of cycles here only since 3.15")
+def test_failure_makes_no_reference_cycle(loop):
+    class Forgetful(asyncio.Protocol):
+        """Does not keep the exception, whose traceback keeps everything."""
+
+    async def attempt(references):
+        protocol = Forgetful()
+        with socket_pair() as (sock, other):
+            transport, _ = await loop.create_connection(lambda: protocol, sock=sock.dup())
+            references += [weakref.ref(transport), weakref.ref(protocol)]
+            other.send(b"this is not TLS")
+            try:
+                await loop.start_tls(transport, protocol, client_context(), server_hostname=NAME)
+            except ssl.SSLError:
+                pass
+            await turns()
+
+    async def main():
+        references = []
+        gc.collect()
+        gc.disable()
+        try:
+            await attempt(references)
+            await turns(3)
+            assert [ref() for ref in references] == [None, None]
+            assert not [each for each in gc.get_objects() if isinstance(each, ssl.SSLError)]
+        finally:
+            gc.enable()
+
+    run(loop, main())
+
+
 def test_data_that_came_in_the_meantime_is_the_handshakes(loop):
     """The peer begins at once, and its first bytes may be read before start_tls is called."""
 
@@ -268,7 +302,7 @@ class Foreign(asyncio.Transport):
         self.other = None
         self.queue = []
         self.paused = self.closing = self.lost = False
-        self.calls = []
+        self.refused = []
 
     def set_protocol(self, protocol):
         self.protocol = protocol
@@ -280,16 +314,16 @@ class Foreign(asyncio.Transport):
         return self.closing
 
     def pause_reading(self):
-        self.calls.append("pause")
         self.paused = True
 
     def resume_reading(self):
-        self.calls.append("resume")
         self.paused = False
         self.loop.call_soon(self.deliver)
 
     def write(self, data):
-        if not self.closing:
+        if self.closing:
+            self.refused.append(data)
+        else:
             assert isinstance(data, bytes)
             self.other.queue.append(data)
             self.loop.call_soon(self.other.deliver)
@@ -386,6 +420,41 @@ def test_transport_of_somebody_else_is_paused(loop):
         near.close()
         await client.lost
         await server.lost
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio closes a transport that it still has something to say to")
+def test_transport_of_somebody_else_hears_nothing_after_close(loop):
+    async def main():
+        client, server = memory_pair(loop)
+        near, far = await upgrade(loop, client, server)
+        below = server.transport
+        below.protocol.pause_writing()
+        far.close()
+        near.close()
+        await turns(10)
+        assert not below.closing
+        below.protocol.resume_writing()
+        assert await client.lost is None
+        assert await server.lost is None
+        assert not below.refused
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio keeps what nobody will read")
+def test_transport_of_somebody_else_that_delivers_after_abort(loop):
+    async def main():
+        client, server = memory_pair(loop)
+        near, _ = await upgrade(loop, client, server)
+        below = client.transport
+        near.abort()
+        below.protocol.data_received(bytes(100_000))
+        assert near.get_read_buffer_size() == 0
+        assert await client.lost is None
+        await server.lost
+        assert client.data == b""
 
     run(loop, main())
 

@@ -3,6 +3,7 @@
 import _ssl
 import contextlib
 import ctypes
+import socket
 import ssl
 
 import pytest
@@ -51,6 +52,7 @@ class Peer:
 
     def __init__(self, sock, context=None, *, server_side=False, server_hostname=NAME):
         self.sock = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         if context is None:
@@ -154,6 +156,22 @@ async def tls_wired(loop, factory=None, *, server_side=True, context=None, peer=
         finally:
             end(transport)
             await turns()
+
+
+async def looked(loop):
+    """Give the loop every chance to see what was sent to it before; nothing depends on that.
+
+    What must not happen after it could only happen unnoticed.
+    """
+    with tcp_pair() as (canary, other):
+        for _ in range(10):
+            seen = loop.create_future()
+            loop.add_reader(canary, seen.set_result, None)
+            await in_executor(other.send, b"x")
+            await seen
+            loop.remove_reader(canary)
+            canary.recv(1)
+    await turns()
 
 
 def openssl(sslobj, function, *args):
