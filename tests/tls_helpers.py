@@ -164,13 +164,16 @@ async def looked(loop):
     What must not happen after it could only happen unnoticed.
     """
     with tcp_pair() as (canary, other):
-        for _ in range(10):
+        for _ in range(3):
             seen = loop.create_future()
-            loop.add_reader(canary, seen.set_result, None)
+
+            def see(seen=seen):
+                loop.remove_reader(canary)
+                seen.set_result(canary.recv(1))
+
+            loop.add_reader(canary, see)
             await in_executor(other.send, b"x")
             await seen
-            loop.remove_reader(canary)
-            canary.recv(1)
     await turns()
 
 
