@@ -400,7 +400,8 @@ def test_nothing_is_left_of_many_children(loop):
     collect()
     assert len(open_fds()) == fds
     assert threading.active_count() == threads
-    assert resident() - memory < 2 << 20
+    if "asan" not in os.environ.get("LD_PRELOAD", ""):  # it keeps what was freed
+        assert resident() - memory < 2 << 20
 
 
 @pytest.mark.slow
