@@ -104,9 +104,13 @@ def test_socket_must_be_a_stream_socket():
             arguments.check_stream_socket(sock)
 
 
-def test_tls_arguments_without_tls():
-    with pytest.raises(ValueError, match="server_hostname is only meaningful with ssl"):
-        arguments.check_tls(None, server_hostname="x")
-    with pytest.raises(NotImplementedError, match="no TLS yet"):
-        arguments.check_tls(True, server_hostname="x")
-    arguments.check_tls(None, server_hostname=None)
+@pytest.mark.parametrize("value", [0, -1, -0.5, float("nan")])
+def test_time_to_wait_must_be_positive(value):
+    with pytest.raises(ValueError, match=f"x should be a positive number, got {value!r}"):
+        arguments.check_positive("x", value)
+    arguments.check_positive("x", 0.001)
+
+
+def test_time_to_wait_must_be_a_number():
+    with pytest.raises(TypeError, match="x must be a number of seconds or None, not '1'"):
+        arguments.check_positive("x", "1")

@@ -24,7 +24,7 @@ STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
     arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
-    transport stream server tls
+    transport stream datagram tls_state tls_transport tls server
     tcp unix pipe udp sendfile
     children process
 """.split()
@@ -201,7 +201,9 @@ TESTED_AS = {
     "events": "loop",
     "loop.transport": "stream",
     "loop.children": "process",
+    "loop.datagram": "udp",
     "loop": "loop",
+    "loop.tls_transport": "tls",
     "loop.core": "loop",
     "loop.asyncgens": "loop",
     "__main__": "main",
@@ -210,17 +212,20 @@ TESTED_AS = {
     "_main.program": "main",
     "_main.takeover": "main",
 }
-# Test files whose area is not a module's stem; wakeup is a part of the core.
-# ownership (of descriptors) and soak go across all areas.
+# Test files whose area is not a module's stem; wakeup, fork and threads are the core's.
+# ownership (of descriptors), contract (with libraries) and soak go across all areas.
 TEST_AREAS_ALONE = {
     "layers",
     "conftest",
+    "fork",
+    "threads",
     "examples",
     "api",
     "drain",
     "main",
     "wakeup",
     "ownership",
+    "contract",
     "soak",
 }
 

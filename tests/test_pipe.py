@@ -277,6 +277,16 @@ def test_writer_notices_that_the_reader_has_gone(loop, kind, tmp_path):
     run(loop, main())
 
 
+def test_half_closed_socket_counts_as_gone(loop, tmp_path):
+    async def main():
+        async with writing(loop, "socket", tmp_path) as (_, protocol, peer):
+            with socket.socket(fileno=os.dup(peer.fileno())) as sock:
+                sock.shutdown(socket.SHUT_WR)
+            assert await protocol.lost is None
+
+    run(loop, main())
+
+
 @pytest.mark.parametrize("kind", ["pipe", "fifo", "socket"])
 def test_reader_has_gone_with_bytes_left_to_write(loop, kind, tmp_path):
     async def main():
@@ -309,6 +319,21 @@ def test_unread_data_is_no_hangup(loop, kind, tmp_path):
             await turns(10)
             assert protocol.names == ["connection_made"]
             assert peer.read(100) == b"unread"
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio takes what comes the other way for the end")
+def test_what_a_socket_writers_peer_says_is_no_hangup(loop, tmp_path):
+    async def main():
+        async with writing(loop, "socket", tmp_path) as (transport, protocol, peer):
+            os.write(peer.fileno(), b"hello")
+            await turns(10)
+            transport.write(b"data")
+            assert await in_executor(os.read, peer.fileno(), 100) == b"data"
+            assert protocol.names == ["connection_made"]
+            peer.close()
+            await protocol.lost
 
     run(loop, main())
 

@@ -519,19 +519,6 @@ def test_unbound_socket_serves_on_a_port_of_the_systems_choice(loop):
     run(loop, main())
 
 
-@pytest.mark.veloop_only("TLS comes with the Surface issue")
-@pytest.mark.parametrize("method", ["create_connection", "create_server"])
-def test_tls_is_refused_clearly_while_there_is_none(loop, method, listener):
-    async def main():
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        with pytest.raises(NotImplementedError, match="TLS"):
-            await getattr(loop, method)(
-                lambda: RecordingProtocol(loop), *listener.getsockname(), ssl=context
-            )
-
-    run(loop, main())
-
-
 # ------------------------------------------------------------ a closed loop
 
 

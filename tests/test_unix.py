@@ -6,6 +6,7 @@ import errno
 import os
 import pathlib
 import socket
+import sys
 import tempfile
 
 import pytest
@@ -16,7 +17,7 @@ from tcp_helpers import end, in_executor, pattern, run, turns, until
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets"
 )
-CLEANUP = pytest.mark.stock_since("3.13", "a server removes its socket file")
+CLEANUP = pytest.mark.stock_since("3.13", "a server can remove its socket file")
 
 
 class Path(os.PathLike):
@@ -311,7 +312,7 @@ def test_missing_folder_is_file_not_found(loop, path):
 @CLEANUP
 def test_socket_file_goes_with_the_server(loop, path):
     async def main():
-        async with serving(loop, path) as (server, _):
+        async with serving(loop, path, cleanup_socket=True) as (server, _):
             assert os.path.exists(path)
             server.close()
             assert not os.path.exists(path)
@@ -323,9 +324,18 @@ def test_socket_file_goes_with_the_server(loop, path):
 @CLEANUP
 def test_file_of_a_bound_socket_goes_too(loop, path):
     async def main():
-        async with serving(loop, None, sock=bound(path)):
+        async with serving(loop, None, sock=bound(path), cleanup_socket=True):
             pass
         assert not os.path.exists(path)
+
+    run(loop, main())
+
+
+def test_what_becomes_of_the_file_is_up_to_the_python_version(loop, path):
+    async def main():
+        async with serving(loop, path):
+            pass
+        assert os.path.exists(path) == (sys.version_info < (3, 13))
 
     run(loop, main())
 
@@ -343,7 +353,7 @@ def test_socket_file_stays_when_asked(loop, path):
 @CLEANUP
 def test_file_that_took_the_place_of_ours_stays(loop, path):
     async def main():
-        async with serving(loop, path):
+        async with serving(loop, path, cleanup_socket=True):
             os.rename(path, path + "old")  # so that its inode is not given to the other
             with bound(path):
                 pass
@@ -352,18 +362,19 @@ def test_file_that_took_the_place_of_ours_stays(loop, path):
     run(loop, main())
 
 
+@CLEANUP
 def test_file_that_is_gone_already_does_not_matter(loop, path):
     async def main():
-        async with serving(loop, path):
+        async with serving(loop, path, cleanup_socket=True):
             os.unlink(path)
 
     run(loop, main())
 
 
-@pytest.mark.stock_since("3.13", "a server removes its socket file; a cancelled one closes")
+@CLEANUP
 def test_cancelled_serve_forever_removes_the_file(loop, path):
     async def main():
-        server = await loop.create_unix_server(asyncio.Protocol, path)
+        server = await loop.create_unix_server(asyncio.Protocol, path, cleanup_socket=True)
         task = asyncio.ensure_future(server.serve_forever())
         await turns()
         task.cancel()

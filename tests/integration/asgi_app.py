@@ -4,6 +4,9 @@ GET  /?17            the query string            POST /           the body that 
 GET  /loop           the class of the loop       POST /upload     size and checksum of the body
 GET  /state          the counters below          POST /hold       the same, but the body is read
 GET  /download?SIZE  so many bytes, streamed                      only after GET /release
+GET  /pid            the process that answers
+
+WebSockets, at any path: what comes goes back; the text "close" has the server close with 4000.
 """
 
 import asyncio
@@ -22,6 +25,9 @@ async def app(scope, receive, send):
         await lifespan(scope, receive, send)
         return
     assert scope["state"]["started"], "no lifespan"
+    if scope["type"] == "websocket":
+        await websocket(receive, send)
+        return
     await ROUTES[scope["method"], scope["path"]](scope, receive, send)
 
 
@@ -114,6 +120,22 @@ async def let_go(scope, receive, send):
     await answer(send, b"")
 
 
+async def pid(scope, receive, send):
+    await answer(send, str(os.getpid()).encode())
+
+
+async def websocket(receive, send):
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") == "close":
+            await send({"type": "websocket.close", "code": 4000, "reason": "told to"})
+            return
+        content = {key: message[key] for key in ("text", "bytes") if message.get(key) is not None}
+        await send({"type": "websocket.send", **content})
+    print(f"websocket closed: {message['code']}", flush=True)
+
+
 ROUTES = {
     ("GET", "/"): query,
     ("POST", "/"): echo,
@@ -121,6 +143,7 @@ ROUTES = {
     ("GET", "/state"): tell_state,
     ("GET", "/download"): download,
     ("GET", "/release"): let_go,
+    ("GET", "/pid"): pid,
     ("POST", "/upload"): upload,
     ("POST", "/hold"): hold,
 }

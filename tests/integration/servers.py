@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from certificates import client_context
 from children import script_env
 from helpers import PATIENCE
 
@@ -24,7 +25,7 @@ COMPLAINTS = re.compile(r"Traceback|Exception ignored|Warning|ERROR|CRITICAL|Fat
 
 
 class Server:
-    """A child process that prints the URL it listens on; its output is read all the time."""
+    """A child process that prints its URL or Unix socket; its output is read all the time."""
 
     def __init__(self, kind, *arguments, options=("-W", "error"), **env):
         self.lines = []
@@ -53,12 +54,14 @@ class Server:
 
     def __enter__(self):
         try:
-            self.port = int(self.wait_for(r"http://127\.0\.0\.1:(\d+)").group(1))
+            found = self.wait_for(r"(https?)://127\.0\.0\.1:(\d+)|unix socket (\S+)")
         except BaseException:
             self.__exit__()
             raise
-        self.address = ("127.0.0.1", self.port)
-        self.url = f"http://127.0.0.1:{self.port}/"
+        scheme, port, path = found.groups()
+        self.secure = scheme == "https"
+        self.address = path or ("127.0.0.1", int(port))
+        self.url = None if path else f"{scheme}://127.0.0.1:{port}/"
         return self
 
     def __exit__(self, *exc_info):
@@ -107,22 +110,26 @@ class Server:
     # -------------------------------------------------------- requests
 
     def connect(self, receive_buffer=None):
-        """A blocking socket."""
+        """A blocking socket, with TLS where the server has it."""
+        family = socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET
         with contextlib.ExitStack() as stack:
-            sock = stack.enter_context(socket.socket())
+            sock = stack.enter_context(socket.socket(family))
             if receive_buffer is not None:
                 # Before the connection is made: the window is agreed on then.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             sock.settimeout(PATIENCE)
             sock.connect(self.address)
+            if self.secure:
+                sock = client_context().wrap_socket(sock, server_hostname="localhost")
             stack.pop_all()
         return sock
 
     @contextlib.contextmanager
     def client(self):
         """An http.client connection."""
-        client = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
+        client = http.client.HTTPConnection("localhost", timeout=PATIENCE)
         with contextlib.closing(client):
+            client.sock = self.connect()
             yield client
 
     def ask(self, path, body=None, headers=None):

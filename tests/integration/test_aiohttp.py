@@ -14,12 +14,15 @@ import socket
 import load
 import pytest
 from payload import MEGABYTE, Checksum, chunks, payload
+from running import on_loop
 from servers import CONNECTIONS, REQUESTS, Server, get_head, read_response, read_to_end
 
-from helpers import LOOPS, import_veloop, refusing_address, run
+from helpers import LOOPS, import_veloop, refusing_address
 
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed (pip install '.[test]')")
 web = pytest.importorskip("aiohttp.web")
+
+from aiohttp_site import Site, query  # noqa: E402
 
 LARGE = 10 * MEGABYTE
 # More than the kernel can have in the buffers of one connection.
@@ -105,60 +108,6 @@ def test_a_signal_stops_the_server(loop_kind, signum):
 
 
 # ------------------------------------------------------------ server and client on one loop
-
-
-class Site:
-    """An aiohttp server on a free port, with a client session for it."""
-
-    def __init__(self, *routes, timeout=None, connector=None, **options):
-        app = web.Application(client_max_size=1 << 30)
-        app.add_routes(routes)
-        self.app = app
-        self.runner = web.AppRunner(app, **{"access_log": None, "shutdown_timeout": 0.1} | options)
-        self._timeout = timeout or aiohttp.ClientTimeout(total=20)
-        self._connector = connector
-
-    async def __aenter__(self):
-        await self.runner.setup()
-        # Connections that come all at once and don't fit would come again a second later.
-        site = web.TCPSite(self.runner, "127.0.0.1", 0, backlog=512)
-        await site.start()
-        self.host, self.port = self.runner.addresses[0]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.session = aiohttp.ClientSession(
-            self.url,
-            timeout=self._timeout,
-            connector=self._connector() if self._connector else None,
-        )
-        return self
-
-    async def __aexit__(self, *exc_info):
-        await self.session.close()
-        await self.runner.cleanup()
-
-
-def on_loop(test):
-    """An async test of (loop, ...) as a test that pytest runs on the fixture `loop`."""
-
-    @functools.wraps(test)
-    def runs(loop, *args, **kwargs):
-        needs_sock_connect(loop)
-        run(loop, asyncio.wait_for(test(loop, *args, **kwargs), 30))
-
-    return runs
-
-
-def needs_sock_connect(loop):
-    """aiohttp's client connects by `loop.sock_connect` (aiohappyeyeballs), not create_connection.
-
-    Where veloop has none yet these tests are expected to fail; they count as soon as it does.
-    """
-    if type(loop).sock_connect is asyncio.AbstractEventLoop.sock_connect:
-        pytest.xfail("veloop has no sock_connect yet, which aiohttp's client needs")
-
-
-async def query(request):
-    return web.Response(text=request.query_string)
 
 
 class Held:
@@ -331,65 +280,6 @@ async def test_a_server_that_does_not_read_holds_up_the_client(loop):
         assert 0 < await settled(lambda: sent, site) < TOO_LARGE_FOR_BUFFERS
         release.set()
         assert await answer == str(Checksum(payload(TOO_LARGE_FOR_BUFFERS)))
-
-
-# ------------------------------------------------------------ websockets
-
-
-async def ws_echo(request):
-    ws = web.WebSocketResponse(max_msg_size=0)
-    await ws.prepare(request)
-    async for message in ws:
-        if message.type is aiohttp.WSMsgType.TEXT:
-            await ws.send_str(message.data)
-        else:
-            await ws.send_bytes(message.data)
-    return ws
-
-
-@on_loop
-async def test_websocket_echo(loop):
-    """Texts and bytes, small and large, and the closing handshake."""
-    async with Site(web.get("/", ws_echo)) as site:
-        async with site.session.ws_connect("/", max_msg_size=0) as ws:
-            for number in range(500):
-                await ws.send_str(f"message {number}")
-                assert await ws.receive_str() == f"message {number}"
-            for size in (0, 1, 125, 126, 65_535, 65_536, MEGABYTE):
-                await ws.send_bytes(payload(size))
-                assert await ws.receive_bytes() == payload(size)
-            assert await ws.close()
-            assert ws.close_code == aiohttp.WSCloseCode.OK
-
-
-@on_loop
-async def test_many_websockets(loop):
-    """Each gets its own messages, in order, while all send without waiting for an answer."""
-
-    async def talk(number):
-        async with site.session.ws_connect("/") as ws:
-            for part in range(50):
-                await ws.send_str(f"{number} {part}")
-            return [await ws.receive_str() for _ in range(50)]
-
-    async with Site(web.get("/", ws_echo)) as site:
-        got = await asyncio.gather(*map(talk, range(20)))
-    assert got == [[f"{number} {part}" for part in range(50)] for number in range(20)]
-
-
-@on_loop
-async def test_the_server_closes_a_websocket(loop):
-    """The client sees the code; the server's handler ends."""
-
-    async def bye(request):
-        ws = web.WebSocketResponse()
-        await ws.prepare(request)
-        await ws.close(code=4000, message=b"bye")
-        return ws
-
-    async with Site(web.get("/", bye)) as site, site.session.ws_connect("/") as ws:
-        message = await ws.receive()
-        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 4000)
 
 
 # ------------------------------------------------------------ timeouts, cancellation, errors

@@ -1,57 +1,24 @@
 """anyio on veloop and on asyncio, by `anyio.run(..., backend_options={"loop_factory": ...})`."""
 
 import asyncio
-import functools
 import math
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 from payload import MEGABYTE, Checksum, chunks, payload
+from running import on_anyio
 
-from helpers import has_ipv6, import_veloop, new_event_loop, refusing_address, run
+from children import script_env
+from helpers import PATIENCE, has_ipv6, refusing_address, run
 
 anyio = pytest.importorskip("anyio", reason="anyio is not installed (pip install '.[test]')")
 
 LARGE = 10 * MEGABYTE
-
-
-class Runner:
-    """`anyio.run` with the loop under test: runner(main, *arguments)."""
-
-    def __init__(self, kind):
-        self.kind = kind
-        if kind == "veloop":
-            self._options = {"loop_factory": import_veloop().new_event_loop}
-        else:
-            self._options = {"loop_factory": functools.partial(new_event_loop, kind)}
-
-    def __call__(self, main, *args, debug=False):
-        async def bounded():
-            assert type(asyncio.get_running_loop()).__module__.startswith(self.kind)
-            with anyio.fail_after(30):
-                return await main(*args)
-
-        options = {**self._options, "debug": debug}
-        return anyio.run(bounded, backend="asyncio", backend_options=options)
-
-
-@pytest.fixture
-def runner(loop_kind):
-    return Runner(loop_kind)
-
-
-def on_anyio(test):
-    """An async test as one that pytest runs, with anyio, on both kinds of loop."""
-
-    def runs(runner):
-        runner(test)
-
-    runs.__name__ = test.__name__
-    runs.__doc__ = test.__doc__
-    return runs
 
 
 # ------------------------------------------------------------ tasks
@@ -189,15 +156,6 @@ async def test_memory_streams_and_limits():
 # ------------------------------------------------------------ TCP
 
 
-def needs_sock_accept():
-    """anyio's listeners accept by `loop.sock_accept`.
-
-    Where veloop has none yet these tests are expected to fail; they count as soon as it does.
-    """
-    if type(asyncio.get_running_loop()).sock_accept is asyncio.AbstractEventLoop.sock_accept:
-        pytest.xfail("veloop has no sock_accept yet, which anyio's listeners need")
-
-
 async def echo(stream):
     async with stream:
         async for data in stream:
@@ -205,7 +163,6 @@ async def echo(stream):
 
 
 async def listen(host="127.0.0.1"):
-    needs_sock_accept()
     return await anyio.create_tcp_listener(local_host=host)
 
 
@@ -443,7 +400,7 @@ def test_the_root_task_without_anyio_run(loop):
 
 def test_blocking_portal(runner):
     """A thread without a loop starts one in another thread and uses it."""
-    with anyio.from_thread.start_blocking_portal("asyncio", runner._options) as portal:
+    with anyio.from_thread.start_blocking_portal("asyncio", runner.options) as portal:
 
         async def kind():
             return type(asyncio.get_running_loop()).__module__
@@ -510,3 +467,46 @@ def test_async_generators_are_closed(runner):
 
     assert runner(main) == 1
     assert closed == [True]
+
+
+PLUGIN_TEST = """
+import asyncio
+import pytest
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": LOOP}
+
+@pytest.fixture
+async def server(anyio_backend):
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()
+
+@pytest.mark.anyio
+async def test_on_the_loop(server):
+    assert type(asyncio.get_running_loop()).__module__.startswith("KIND")
+    reader, writer = await asyncio.open_connection(*server)
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+"""
+
+
+@pytest.mark.slow
+def test_the_pytest_plugin(loop_kind, tmp_path):
+    """anyio's plugin runs async tests and fixtures on a loop of the test suite's choice."""
+    name = {"veloop": "veloop.new_event_loop", "asyncio": "asyncio.SelectorEventLoop"}[loop_kind]
+    text = PLUGIN_TEST.replace("LOOP", name).replace("KIND", loop_kind)
+    (tmp_path / "test_it.py").write_text(f"import {loop_kind}\n{text}")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        env=script_env(loop_kind),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout

@@ -3,7 +3,6 @@
 What is asked here is what a user sees from outside: answers, log lines, exit codes.
 """
 
-import functools
 import re
 import signal
 import socket
@@ -15,13 +14,13 @@ from payload import MEGABYTE, Checksum, payload
 from servers import (
     CONNECTIONS,
     REQUESTS,
-    Server,
     ask,
     get_head,
     post_head,
     read_response,
     read_to_end,
 )
+from uvicorn_server import stock_exit_code, uvicorn
 
 from helpers import LOOPS, Background, import_veloop
 
@@ -30,17 +29,9 @@ pytest.importorskip("httptools", reason="httptools is not installed (pip install
 
 pytestmark = pytest.mark.slow  # each server takes a third of a second to start
 
-LOOP_OPTION = {"veloop": "veloop:new_event_loop", "asyncio": "asyncio"}
 LARGE = 10 * MEGABYTE
 # More than the kernel can have in the buffers of one connection.
 TOO_LARGE_FOR_BUFFERS = 64 * MEGABYTE
-
-
-def uvicorn(kind, *arguments, options=("-W", "error"), **env):
-    """A uvicorn that serves asgi_app on a free port."""
-    common = ["--http", "httptools", "--port", "0", "--no-access-log", "--no-use-colors"]
-    command = ["-m", "uvicorn", "--loop", LOOP_OPTION[kind], *common, *arguments]
-    return Server(kind, *command, "asgi_app:app", options=options, **env)
 
 
 @pytest.fixture(scope="module", params=LOOPS)
@@ -65,13 +56,6 @@ def server(common_server):
     idle = common_server.idle_fds
     common_server.wait_until(lambda state: state["fds"] <= idle, f"back at {idle} descriptors")
     assert not common_server.complaints(), common_server.output
-
-
-@functools.cache
-def stock_exit_code(signum):
-    """What uvicorn exits with on asyncio; it has changed with its versions."""
-    with uvicorn("asyncio") as server:
-        return server.stop(signum)
 
 
 def loop_module(kind):

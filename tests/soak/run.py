@@ -38,8 +38,14 @@ GROWTH = 4 << 20  # bytes that memory may grow in the second half
 
 # How an action may fail when system calls fail. A TLS peer gone in the middle is no OSError.
 FAULTS = (OSError, EOFError, ssl.SSLError)
-# What the loop reports by itself then: accept() waits for resources, a TLS handshake breaks off.
-REPORTED = ("socket.accept()", "SSL handshake failed", "SSL error in data received")
+# What the loop reports by itself then, as asyncio does.
+REPORTED = (
+    "socket.accept()",
+    "SSL handshake failed",
+    "SSL error in data received",
+    "Fatal read error on pipe transport",
+    "Fatal write error on pipe transport",
+)
 
 
 class Soak:

@@ -33,7 +33,7 @@ def error(status: int) -> OSError | RuntimeError:
     """The exception for a negative libuv status: OSError picks its subclass by itself."""
     if status == lib.VL_EFOREIGN:
         owner = lib.vl_refused_owner()
-        return _foreign_thread(owner) if owner else forked()
+        return foreign_thread(owner) if owner else forked()
     name = ffi.string(lib.uv_err_name(status)).decode()
     if name.startswith("EAI_"):
         return _gaierror(status, name)
@@ -67,7 +67,8 @@ def forked() -> RuntimeError:
     )
 
 
-def _foreign_thread(owner: int) -> RuntimeError:
+def foreign_thread(owner: int) -> RuntimeError:
+    """The exception for a call from a thread that does not run the loop."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     caller = threading.get_ident()
     return RuntimeError(

@@ -93,10 +93,9 @@ def check_stream_socket(sock: socket.socket) -> None:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 
 
-def check_tls(ssl: object, **arguments: object) -> None:
-    """The TLS arguments must make sense, and TLS itself is yet to come."""
-    for name, value in arguments.items():
-        if value is not None and not ssl:
-            raise ValueError(f"{name} is only meaningful with ssl")
-    if ssl:
-        raise NotImplementedError("veloop has no TLS yet: the ssl argument must be None")
+def check_positive(name: str, value: object) -> None:
+    """A number of seconds to wait for something."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name} should be a positive number, got {value!r}")

@@ -33,6 +33,7 @@ from .signals import Signals
 from .timers import Timers
 
 if TYPE_CHECKING:
+    from .datagram import DatagramTransport
     from .stream import StreamTransport
 
     if sys.version_info >= (3, 12):
@@ -83,7 +84,7 @@ class Core(asyncio.AbstractEventLoop):
         self._timers = Timers()
         self._driver = Driver()
         # By their descriptors: the transports whose socket objects applications may know.
-        self._given: dict[int, StreamTransport] = {}
+        self._given: dict[int, StreamTransport | DatagramTransport] = {}
         self._signals = Signals(self)
         self._executor = DefaultExecutor(self)
         self._task_factory: Callable[..., Any] | None = None
@@ -450,7 +451,12 @@ class Core(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, timer: asyncio.TimerHandle) -> None:
         """asyncio.TimerHandle.cancel() calls this."""
-        self._timers.cancelled(timer)  # type: ignore[arg-type]
+        # Any thread may cancel, but only the loop's own may rebuild the heap under the loop.
+        if self._timers.cancelled(timer) and self._thread_id in (  # type: ignore[arg-type]
+            None,
+            threading.get_ident(),
+        ):
+            self._timers.compact(timer)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------- futures and tasks
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 AddrInfo = tuple[int, int, int, str, Any]
 
+_PROTOCOLS: dict[int, int] = {
+    socket.SOCK_STREAM: socket.IPPROTO_TCP,
+    socket.SOCK_DGRAM: socket.IPPROTO_UDP,
+}
+
 
 class Request:
     """One request in the thread pool, and the future that waits for its answer."""
@@ -198,9 +203,8 @@ def _known_address(
     host: Any, port: Any, family: int, type: int, proto: int, flowinfo: int = 0, scope: int = 0
 ) -> AddrInfo | None:
     """The one addrinfo of a numeric address; None where getaddrinfo has to tell."""
-    if host is None or proto not in (0, socket.IPPROTO_TCP):
-        return None
-    if type != socket.SOCK_STREAM:
+    protocol = _PROTOCOLS.get(type)
+    if host is None or protocol is None or proto not in (0, protocol):
         return None
     if port is None or port in ("", b""):
         port = 0
@@ -222,5 +226,5 @@ def _known_address(
         except (OSError, ValueError):
             continue
         address = (host, port) if af == socket.AF_INET else (host, port, flowinfo, scope)
-        return af, type, socket.IPPROTO_TCP, "", address
+        return af, type, protocol, "", address
     return None

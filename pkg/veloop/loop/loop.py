@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from . import dns, process, sockets, tcp, unix
+from . import dns, process, sockets, tcp, tls, udp, unix
 from . import pipe as pipes
 from . import sendfile as files
 from .core import Core
@@ -216,6 +216,63 @@ class EventLoop(Core):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
 
+    # -------------------------------------------------------------------------------- TLS
+
+    async def start_tls(
+        self,
+        transport: asyncio.BaseTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Encrypt an open connection from here on; return the transport that replaces its own."""
+        self._check_closed()
+        return await tls.start_tls(
+            self,
+            transport,
+            protocol,
+            sslcontext,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+
+    # -------------------------------------------------------------------------- datagrams
+
+    # typeshed has reuse_address, which no CPython since 3.11 has.
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self,
+        protocol_factory: ProtocolFactory,
+        local_addr: tuple[str, int] | str | None = None,
+        remote_addr: tuple[str, int] | str | None = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket.socket | None = None,
+    ) -> tuple[asyncio.DatagramTransport, Any]:
+        """Send and receive datagrams (UDP, Unix); return (transport, protocol)."""
+        self._check_closed()
+        return await udp.create_datagram_endpoint(
+            self,
+            protocol_factory,
+            local_addr,
+            remote_addr,
+            family=family,
+            proto=proto,
+            flags=flags,
+            reuse_port=reuse_port,
+            allow_broadcast=allow_broadcast,
+            sock=sock,
+        )
+
     # ----------------------------------------------------------------------- Unix sockets
 
     async def create_unix_connection(
@@ -253,9 +310,12 @@ class EventLoop(Core):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
-        cleanup_socket: bool = True,
+        cleanup_socket: bool = unix.CLEANUP,
     ) -> Server:
-        """Serve at a path or abstract address, or on a bound socket."""
+        """Serve at a path or abstract address, or on a bound socket.
+
+        Before Python 3.13 cleanup_socket is False unless it is asked for.
+        """
         self._check_closed()
         return await unix.create_unix_server(
             self,
@@ -359,4 +419,4 @@ class EventLoop(Core):
 
 def new_event_loop() -> EventLoop:
     """Return a new event loop."""
-    return EventLoop()  # type: ignore[abstract]  # what is to come raises NotImplementedError
+    return EventLoop()

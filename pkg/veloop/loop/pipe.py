@@ -5,7 +5,7 @@ The file object belongs to its transport, which closes it at the end. libuv has 
 its own for each transport (pipe.c), so one file may have several.
 
 A writer also wants to hear that its reader has gone while nothing is being written. That is a
-watch for a hang-up, on one more descriptor, since libuv has only one watch for each.
+watch for a hang-up, on one more descriptor.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _DEVICE_READ_MAX = 256 * 1024  # bytes read in a turn
 
+_HAS_EPOLL = sys.platform in ("linux", "android")
+
 # A named FIFO of these systems says it hung up when it did not (CPython's gh-145030).
 _FIFO_MISFIRES = sys.platform in ("darwin", "ios", "tvos", "watchos", "sunos5")
 
@@ -52,10 +54,11 @@ class PipeTransport(StreamTransport):
         context: contextvars.Context,
         handle: Any,
         pipe: Any,
+        fd: int,
     ) -> None:
         super().__init__(loop, protocol, context, handle)
         self._pipe = pipe
-        self._fd: int = pipe.fileno()
+        self._fd = fd
         self._extra["pipe"] = pipe
 
     def __repr__(self) -> str:
@@ -84,7 +87,7 @@ class PipeTransport(StreamTransport):
         return self._extra.get(name, default)
 
     def _fileno(self) -> int:
-        return -1 if self._handle is None else self._fd
+        return -1  # libuv does not have the file's own: anybody may watch that
 
     def _protocol_failed(self, exc: BaseException, method: str) -> None:
         if method in ("get_buffer", "buffer_updated"):  # data would be lost in between
@@ -93,7 +96,7 @@ class PipeTransport(StreamTransport):
         # Unlike a socket's, asyncio's pipe transports stay open then.
         self._loop.call_exception_handler(
             {
-                "message": f"Error: protocol.{method}() call failed.",
+                "message": f"protocol.{method}() failed",
                 "exception": exc,
                 "transport": self,
                 "protocol": self._protocol,
@@ -183,7 +186,7 @@ class DeviceReadTransport(ReadPipeTransport):
 
     def _read_soon(self) -> None:
         if getattr(self, "_pump", None) is None:
-            self._pump = self._loop.call_soon(self._read_once, context=self._context)
+            self._pump = self._loop.call_soon(self._read_once)
 
     def _read_once(self) -> None:
         self._pump = None
@@ -204,7 +207,7 @@ class DeviceReadTransport(ReadPipeTransport):
 class WritePipeTransport(PipeTransport):
     """The writing end of a pipe: an asyncio.WriteTransport."""
 
-    __slots__ = ("_watch", "_watched")
+    __slots__ = ("_watch", "_watch_id")
 
     # As asyncio's: these methods are there, and refuse.
     is_reading = asyncio.ReadTransport.is_reading
@@ -218,54 +221,41 @@ class WritePipeTransport(PipeTransport):
         context: contextvars.Context,
         handle: Any,
         pipe: Any,
-        watched: int,
+        fd: int,
+        watch: Any,
     ) -> None:
-        self._watched = watched  # a descriptor to learn of a hang-up, or -1; ours to close
-        self._watch = 0  # its id, while it is watched
-        super().__init__(loop, protocol, context, handle, pipe)
+        super().__init__(loop, protocol, context, handle, pipe, fd)
+        self._watch = watch  # for the reader's end, or None
+        self._watch_id = 0
+        if watch is not None:
+            self._watch_id = lib.vl_handle_id(watch)
+            loop._driver.targets[self._watch_id] = self._on_hangup
 
     def _state(self) -> Iterable[str]:
         yield "polling" if self._queued else "idle"
         yield f"bufsize={self.get_write_buffer_size()}"
 
+    def _begin_reading(self) -> None:
+        """There is nothing to read."""
+
     # ------------------------------------------------------------------------- the reader
 
-    def _begin_reading(self) -> None:
-        """connection_made() was called: what would be reading is watching here."""
-        if self._closing or self._watched == -1:
-            return
-        driver = self._loop._driver
-        status = lib.vl_poll_set(driver.pointer, self._watched, lib.VL_HANGUP)
-        if status < 0:
-            self._fatal_error(error(status), "Fatal error on pipe transport")
-            return
-        self._watch = status
-        driver.targets[status] = self._on_hangup
-
-    def _on_hangup(self, kind: int, events: int, unused: int) -> None:
-        self._end_watch()
+    def _on_hangup(self, kind: int, a: int, b: int) -> None:
         if self._conn_lost:
             return
         if self._loop.get_debug():
             logger.info("%r was closed by peer", self)
         self._force_close(BrokenPipeError() if self._queued else None)
 
-    def _end_watch(self) -> None:
-        watched, self._watched = self._watched, -1
-        if watched == -1:
-            return
-        if self._watch:
-            driver = self._loop._driver
-            del driver.targets[self._watch]
-            check(lib.vl_poll_set(driver.pointer, watched, 0))
-        os.close(watched)
-
     def _release(self) -> None:
-        self._end_watch()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            del self._loop._driver.targets[self._watch_id]
+            check(lib.vl_handle_close(watch))
         super()._release()
 
     def _on_loop_close(self) -> None:
-        self._end_watch()
+        self._watch = None
         super()._on_loop_close()
 
     # --------------------------------------------------------------------------- writing
@@ -286,66 +276,62 @@ class WritePipeTransport(PipeTransport):
 async def connect_read_pipe(
     loop: EventLoop, protocol_factory: ProtocolFactory, pipe: Any
 ) -> tuple[asyncio.ReadTransport, Any]:
-    mode, protocol = _prepare(protocol_factory, pipe, "Pipe transport is for pipes/sockets only.")
+    fd, mode, protocol = _prepare(
+        protocol_factory, pipe, "Pipe transport is for pipes/sockets only."
+    )
     kind = ReadPipeTransport
-    if stat.S_ISCHR(mode) and not _can_be_watched(loop, pipe.fileno()):
+    if _HAS_EPOLL and stat.S_ISCHR(mode) and not _can_be_watched(loop, fd):
         kind = DeviceReadTransport
-    handle = _open(loop, pipe)
-    transport = kind(loop, protocol, contextvars.copy_context(), handle, pipe)
-    return await started(loop, transport)
+    driver = loop._driver
+    check(lib.vl_pipe_open(driver.pointer, fd, driver.out))
+    transport = kind(loop, protocol, contextvars.copy_context(), driver.out[0], pipe, fd)
+    return await started(loop, transport, transport)
 
 
 async def connect_write_pipe(
     loop: EventLoop, protocol_factory: ProtocolFactory, pipe: Any
 ) -> tuple[asyncio.WriteTransport, Any]:
-    mode, protocol = _prepare(
+    fd, mode, protocol = _prepare(
         protocol_factory, pipe, "Pipe transport is only for pipes, sockets and character devices"
     )
-    watched = os.dup(pipe.fileno()) if _shows_hangup(pipe.fileno(), mode) else -1
-    try:
-        handle = _open(loop, pipe)
-    except BaseException:
-        if watched != -1:
-            os.close(watched)
-        raise
+    driver = loop._driver
+    check(lib.vl_pipe_open(driver.pointer, fd, driver.out))
+    handle, watch = driver.out[0], None
+    if _shows_hangup(fd, mode):
+        status = lib.vl_pipe_watch(driver.pointer, fd, driver.out)
+        if status < 0:
+            lib.vl_handle_close(handle)
+            raise error(status)
+        watch = driver.out[0]
     context = contextvars.copy_context()
-    transport = WritePipeTransport(loop, protocol, context, handle, pipe, watched)
-    return await started(loop, transport)
+    transport = WritePipeTransport(loop, protocol, context, handle, pipe, fd, watch)
+    return await started(loop, transport, transport)
 
 
-def _prepare(protocol_factory: ProtocolFactory, pipe: Any, refusal: str) -> tuple[int, Any]:
-    """-> the file's mode and a protocol. Whatever fails, the pipe stays the caller's."""
+def _prepare(protocol_factory: ProtocolFactory, pipe: Any, refusal: str) -> tuple[int, int, Any]:
+    """-> descriptor, the file's mode, a protocol. Whatever fails, the pipe stays the caller's."""
     if os.name == "nt":
         raise NotImplementedError("pipes are not supported on Windows yet")
     check_callable("protocol_factory", protocol_factory)
     protocol = protocol_factory()
-    mode = os.fstat(pipe.fileno()).st_mode
+    fd: int = pipe.fileno()
+    mode = os.fstat(fd).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
         raise ValueError(refusal)
     check_protocol(protocol)
-    return mode, protocol
-
-
-def _open(loop: EventLoop, pipe: Any) -> Any:
-    driver = loop._driver
-    check(lib.vl_pipe_open(driver.pointer, pipe.fileno(), driver.out))
-    return driver.out[0]
+    return fd, mode, protocol
 
 
 def _can_be_watched(loop: EventLoop, fd: int) -> bool:
-    """Try it, on a number of its own: somebody may be watching this one."""
-    fd = os.dup(fd)
-    try:
-        status = lib.vl_poll_set(loop._driver.pointer, fd, lib.VL_READABLE)
-        if status < 0:
-            exc = error(status)
-            if isinstance(exc, PermissionError):
-                return False
-            raise exc
-        check(lib.vl_poll_set(loop._driver.pointer, fd, 0))
-        return True
-    finally:
-        os.close(fd)
+    driver = loop._driver
+    status = lib.vl_pipe_watch(driver.pointer, fd, driver.out)
+    if status < 0:
+        exc = error(status)
+        if isinstance(exc, PermissionError):
+            return False
+        raise exc
+    check(lib.vl_handle_close(driver.out[0]))
+    return True
 
 
 def _shows_hangup(fd: int, mode: int) -> bool:

@@ -84,8 +84,12 @@ class Poller:
         if watch is None or watch.reader is None:
             return False
         handle, watch.reader = watch.reader, None
+        try:
+            self._apply(watch)
+        except BaseException:
+            watch.reader = handle
+            raise
         handle.cancel()
-        self._apply(watch)
         return True
 
     def remove_writer(self, file: Any) -> bool:
@@ -93,8 +97,12 @@ class Poller:
         if watch is None or watch.writer is None:
             return False
         handle, watch.writer = watch.writer, None
+        try:
+            self._apply(watch)
+        except BaseException:
+            watch.writer = handle
+            raise
         handle.cancel()
-        self._apply(watch)
         return True
 
     def close(self) -> None:

@@ -172,8 +172,8 @@ async def _transport_native(
     async def writable() -> None:
         await wait_writable(loop, copy, transport._sendfile_waits())
 
-    resume_reading = transport.is_reading()
     transport._begin_sendfile()
+    resume_reading = transport.is_reading()
     try:
         transport.pause_reading()
         await transport._sendfile_waits(for_queue=True)

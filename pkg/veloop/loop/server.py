@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv import ffi, lib
 from .._uv.errors import check, error
-from .stream import StreamTransport, check_protocol
+from . import tls
+from .stream import check_protocol
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -98,8 +99,10 @@ class Server(asyncio.Server):
         sockets: list[socket.socket],
         protocol_factory: ProtocolFactory,
         backlog: int,
+        secure: tls.Settings | None = None,
     ) -> None:
         self._loop = loop
+        self._secure = secure
         # All callbacks of a connection run in one copy of it, as in CPython 3.15.
         self._context = contextvars.copy_context()
         self._sockets: list[socket.socket] | None = sockets
@@ -127,8 +130,8 @@ class Server(asyncio.Server):
         try:
             protocol = context.run(self._protocol_factory)
             check_protocol(protocol)
-            transport = StreamTransport(
-                loop, protocol, context, handle, server=self, addresses=addresses
+            _, stream = tls.transports(
+                loop, protocol, context, handle, self._secure, server=self, addresses=addresses
             )
         except BaseException as exc:
             lib.vl_handle_close(handle)
@@ -145,7 +148,7 @@ class Server(asyncio.Server):
         finally:
             self._accepting -= 1
             self._wakeup_if_done()
-        transport._start()
+        stream._start()
 
     def _attach(self, transport: Transport) -> None:
         self._clients.add(transport)

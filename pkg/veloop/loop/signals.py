@@ -51,7 +51,12 @@ class Signals:
             reader.setblocking(False)
             writer.setblocking(False)
             driver = self._loop._driver
-            check(lib.vl_loop_watch_signals(driver.pointer, reader.fileno()))
+            try:
+                check(lib.vl_signals_watch(driver.pointer, reader.fileno()))
+            except BaseException:
+                reader.close()
+                writer.close()
+                raise
             driver.targets[SIGNALS] = self._on_event
             self._pair = reader, writer
         return self._pair[1].fileno()

@@ -45,6 +45,8 @@ class StreamTransport(Transport):
 
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
+    _start_tls_compatible = True
+
     __slots__ = (
         "_addresses",
         "_has_socket",
@@ -96,7 +98,6 @@ class StreamTransport(Transport):
         self._addresses = addresses
         self._extra = self._names_of(sock) if sock is not None else {}
         super().__init__(loop, protocol, context, server)
-        self._slab = loop._driver.slab
         self._run = context.run
         self._ident = ident = lib.vl_handle_id(handle)
         loop._driver.targets[ident] = self._on_event
@@ -159,7 +160,7 @@ class StreamTransport(Transport):
                 except BaseException as exc:
                     self._protocol_failed(exc, "data_received")
             else:
-                self._on_held(a, self._slab[b : b + a] if a > 0 else b"")
+                self._on_held(a, bytes(self._slab[b : b + a]) if a > 0 else b"")
         elif kind == VL_WRITE:
             self._on_written(a)
 
@@ -262,7 +263,10 @@ class StreamTransport(Transport):
     # -------------------------------------------------------------------------- reading
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        driver = self._loop._driver
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        # TLS copies at once what it is given, so it is not given a copy.
+        self._slab = driver.view if getattr(protocol, "takes_views", False) else driver.slab
         self._protocol = protocol
 
     def is_reading(self) -> bool:
@@ -402,6 +406,7 @@ class StreamTransport(Transport):
     def _begin_sendfile(self) -> None:
         if self._sendfile is not None:
             raise RuntimeError(f"a sendfile is in progress already: {self!r}")
+        check(lib.vl_stream_queued(self._handle))  # refuses other threads than the loop's
         self._sendfile = self._loop.create_future()
         self._refuse = True
 
@@ -528,18 +533,24 @@ class StreamTransport(Transport):
 
 def _fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
     """Copy the beginning of data into the protocol's next buffer. -> how much of it."""
-    buffer: Any = protocol.get_buffer(-1)
-    if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
-        buffer = memoryview(buffer).cast("B")
+    buffer = buffer_of(protocol, -1)
     size = len(buffer)
-    if not size:
-        raise RuntimeError("get_buffer() returned an empty buffer")
     if size > len(data):
         size = len(data)
         buffer[:size] = data
     else:
         buffer[:] = data[:size]
     return size
+
+
+def buffer_of(protocol: asyncio.BufferedProtocol, hint: int) -> memoryview:
+    """The protocol's next buffer, as bytes to write into."""
+    buffer: Any = protocol.get_buffer(hint)
+    if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
+        buffer = memoryview(buffer).cast("B")
+    if not len(buffer):
+        raise RuntimeError("get_buffer() returned an empty buffer")
+    return buffer  # type: ignore[no-any-return]
 
 
 def check_protocol(protocol: Any) -> None:

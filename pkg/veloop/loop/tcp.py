@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv import lib, sockaddr
 from .._uv.errors import check, error
-from . import dns
+from . import dns, tls
 from .arguments import (
     check_address,
     check_backlog,
@@ -27,11 +27,12 @@ from .arguments import (
     check_no_tls_socket,
     check_port,
     check_stream_socket,
-    check_tls,
 )
 from .debug import logger
 from .server import ProtocolFactory, Server
 from .stream import StreamTransport, check_protocol
+from .tls_transport import SSLTransport
+from .transport import Transport
 
 if TYPE_CHECKING:
     from .loop import EventLoop
@@ -210,8 +211,14 @@ async def create_connection(
     all_errors: bool,
 ) -> tuple[asyncio.Transport, Any]:
     check_callable("protocol_factory", protocol_factory)
-    check_tls(
+    if ssl and server_hostname is None:
+        # '' says that the certificate may be for any name.
+        if not host:
+            raise ValueError("You must set server_hostname when using ssl without a host")
+        server_hostname = host
+    secure = tls.settings(
         ssl,
+        server_side=False,
         server_hostname=server_hostname,
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
@@ -226,7 +233,7 @@ async def create_connection(
         if sock is None:
             raise ValueError("host and port was not specified and no sock specified")
         check_stream_socket(sock)
-        return await open_transport(loop, sock, protocol_factory, ours=False)
+        return await open_transport(loop, sock, protocol_factory, ours=False, secure=secure)
     if sock is not None:
         raise ValueError("host/port and sock can not be specified at the same time")
     check_host("host", host)
@@ -247,11 +254,16 @@ async def create_connection(
     if interleave:
         infos = _interleave(infos, interleave)
     sock = await _connect_any(loop, infos, local_infos, happy_eyeballs_delay, all_errors)
-    return await open_transport(loop, sock, protocol_factory, ours=True)
+    return await open_transport(loop, sock, protocol_factory, ours=True, secure=secure)
 
 
 async def open_transport(
-    loop: EventLoop, sock: socket.socket, protocol_factory: ProtocolFactory, *, ours: bool
+    loop: EventLoop,
+    sock: socket.socket,
+    protocol_factory: ProtocolFactory,
+    *,
+    ours: bool,
+    secure: tls.Settings | None = None,
 ) -> tuple[asyncio.Transport, Any]:
     """A transport over a connected socket, which is the transport's from here on.
 
@@ -262,6 +274,7 @@ async def open_transport(
     if not ours:
         loop._check_not_given(sock.fileno())
     copy = -1
+    handle = None
     try:
         sock.setblocking(False)
         protocol = protocol_factory()
@@ -271,37 +284,60 @@ async def open_transport(
         if not ours:
             fd = copy = sock.dup().detach()
         check(lib.vl_tcp_open(driver.pointer, fd, ours, driver.out))
+        handle = driver.out[0]
+        transport, stream = tls.transports(
+            loop,
+            protocol,
+            contextvars.copy_context(),
+            handle,
+            secure,
+            waiter=loop.create_future() if secure else None,
+            sock=sock,
+        )
     except BaseException:
-        sock.close()
-        if copy != -1:
+        if handle is not None:
+            lib.vl_handle_close(handle)
+        elif copy != -1:
             socket.close(copy)
+        sock.close()
         raise
-    handle = driver.out[0]
     if sock.family != getattr(socket, "AF_UNIX", None):
         lib.vl_tcp_nodelay(handle)
-    transport = StreamTransport(loop, protocol, contextvars.copy_context(), handle, sock=sock)
-    return await started(loop, transport)
+    return await started(loop, transport, stream)
 
 
-async def started(loop: EventLoop, transport: StreamTransport) -> tuple[asyncio.Transport, Any]:
-    """(transport, protocol), once connection_made was called, in a turn of its own."""
+async def started(
+    loop: EventLoop, transport: Transport, stream: StreamTransport
+) -> tuple[asyncio.Transport, Any]:
+    """(transport, protocol), once connection_made was called, in a turn of its own.
+
+    `stream` is started: the transport itself, or what TLS runs on; then the handshake comes before.
+    """
     protocol = transport.get_protocol()
-    started = loop.create_future()
-
-    def start() -> None:
-        transport._start()
-        if not started.done():
-            started.set_result(None)
-
-    loop.call_soon(start)
+    if isinstance(transport, SSLTransport):
+        waiter = transport._waiter
+        loop.call_soon(stream._start)
+    else:
+        waiter = loop.create_future()
+        loop.call_soon(_start, stream, waiter)
+    assert waiter is not None
     try:
-        await started
+        await waiter
     except BaseException:
         transport.close()
+        # The future has the exception, whose traceback has this frame.
+        del waiter
         raise
     if loop.get_debug():
         logger.debug("connected: (%r, %r)", transport, protocol)
     return transport, protocol
+
+
+def _start(transport: StreamTransport, started: asyncio.Future[None]) -> None:
+    """connection_made, in a turn of its own."""
+    transport._start()
+    if not started.done():
+        started.set_result(None)
 
 
 async def connect_accepted_socket(
@@ -316,12 +352,13 @@ async def connect_accepted_socket(
     check_callable("protocol_factory", protocol_factory)
     check_no_tls_socket(sock)
     check_stream_socket(sock)
-    check_tls(
+    secure = tls.settings(
         ssl,
+        server_side=True,
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
-    return await open_transport(loop, sock, protocol_factory, ours=False)
+    return await open_transport(loop, sock, protocol_factory, ours=False, secure=secure)
 
 
 # --------------------------------------------------------------------------------- serving
@@ -349,8 +386,9 @@ async def create_server(
         raise TypeError(f"ssl argument must be an SSLContext or None, not {ssl!r}")
     check_callable("protocol_factory", protocol_factory)
     check_backlog(backlog)
-    check_tls(
+    secure = tls.settings(
         ssl,
+        server_side=True,
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
@@ -359,7 +397,7 @@ async def create_server(
         if sock is None:
             raise ValueError("Neither host/port nor sock were specified")
         check_stream_socket(sock)
-        return await _serve(loop, protocol_factory, [sock], backlog, start_serving)
+        return await _serve(loop, protocol_factory, [sock], backlog, secure, start_serving)
     if sock is not None:
         raise ValueError("host/port and sock can not be specified at the same time")
     check_port("port", port)
@@ -370,7 +408,7 @@ async def create_server(
         reuse_address = _HAS_REUSE_ADDRESS
     sockets = _bind_all(loop, addresses, _options(reuse_address, reuse_port, keep_alive))
     try:
-        return await _serve(loop, protocol_factory, sockets, backlog, start_serving)
+        return await _serve(loop, protocol_factory, sockets, backlog, secure, start_serving)
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -382,12 +420,13 @@ async def _serve(
     protocol_factory: ProtocolFactory,
     sockets: list[socket.socket],
     backlog: int,
+    secure: tls.Settings | None,
     start_serving: bool,
 ) -> Server:
     """A server on bound sockets. If this fails they are still open and the caller's."""
     for sock in sockets:
         sock.setblocking(False)
-    server = Server(loop, sockets, protocol_factory, backlog)
+    server = Server(loop, sockets, protocol_factory, backlog, secure)
     if start_serving:
         try:
             server._start_serving()

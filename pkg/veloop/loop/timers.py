@@ -28,23 +28,25 @@ class Timers:
         heapq.heappush(self.heap, (timer._when, self._next(), timer))
         timer._scheduled = True
 
-    def cancelled(self, timer: TimerHandle) -> None:
-        """`timer` is being cancelled."""
+    def cancelled(self, timer: TimerHandle) -> bool:
+        """`timer` is being cancelled. -> whether `compact` is worth the while."""
         if not timer._scheduled:
-            return
+            return False
         self._cancelled += 1
-        if self._cancelled > _COMPACT_FROM and self._cancelled * 2 > len(self.heap):
-            # `timer` itself is marked only after this call.
-            timer._scheduled = False
-            live = []
-            for entry in self.heap:
-                if entry[2]._cancelled or entry[2] is timer:
-                    entry[2]._scheduled = False
-                else:
-                    live.append(entry)
-            heapq.heapify(live)
-            self.heap = live
-            self._cancelled = 0
+        return self._cancelled > _COMPACT_FROM and self._cancelled * 2 > len(self.heap)
+
+    def compact(self, timer: TimerHandle) -> None:
+        """Drop the entries of cancelled timers; `timer` itself will be marked after this call."""
+        timer._scheduled = False
+        live = []
+        for entry in self.heap:
+            if entry[2]._cancelled or entry[2] is timer:
+                entry[2]._scheduled = False
+            else:
+                live.append(entry)
+        heapq.heapify(live)
+        self.heap = live
+        self._cancelled = 0
 
     def next_when(self) -> float | None:
         """The time of the earliest live timer."""

@@ -90,14 +90,7 @@ class Transport(transports._FlowControlMixin):
         return self._low_water, self._high_water
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        if high is None:
-            high = _HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self._high_water = high
-        self._low_water = low
+        self._low_water, self._high_water = limits(high, low, _HIGH_WATER)
         self._maybe_pause_protocol()
 
     def _maybe_pause_protocol(self) -> None:
@@ -169,6 +162,17 @@ class Transport(transports._FlowControlMixin):
         if self._conn_lost >= _LOG_THRESHOLD:
             logger.warning(self._lost_write)
         self._conn_lost += 1
+
+
+def limits(high: int | None, low: int | None, default: int) -> tuple[int, int]:
+    """(low, high) of a flow control, `high` being the default where neither is given."""
+    if high is None:
+        high = default if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    return low, high
 
 
 def warn_unclosed(transport: Transport) -> None:

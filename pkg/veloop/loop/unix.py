@@ -3,7 +3,7 @@ in Linux's abstract namespace.
 
 Once connected they are stream sockets like any other: transports and server are those of TCP. What
 is different is the name. A server takes the place of a socket file that nobody removed, and
-removes its own at the end, as CPython 3.13 does, unless the file is somebody else's by then.
+removes its own at the end, unless the file is somebody else's by then.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import errno
 import os
 import socket
 import stat
+import sys
 from typing import TYPE_CHECKING, Any
 
-from . import sockets
-from .arguments import check_backlog, check_callable, check_no_tls_socket, check_tls
+from . import sockets, tls
+from .arguments import check_backlog, check_callable, check_no_tls_socket
 from .debug import logger
 from .server import ProtocolFactory, Server
 from .tcp import open_transport
 
 if TYPE_CHECKING:
     from .loop import EventLoop
+
+# Before CPython 3.13 programs had to remove the file themselves, and fail where it is gone.
+CLEANUP = sys.version_info >= (3, 13)
 
 
 class UnixServer(Server):
@@ -34,9 +38,10 @@ class UnixServer(Server):
         sock: socket.socket,
         protocol_factory: ProtocolFactory,
         backlog: int,
+        secure: tls.Settings | None,
         cleanup_socket: bool,
     ) -> None:
-        super().__init__(loop, [sock], protocol_factory, backlog)
+        super().__init__(loop, [sock], protocol_factory, backlog, secure)
         self._file = _file_of(sock) if cleanup_socket else None
 
     def __repr__(self) -> str:
@@ -106,8 +111,9 @@ async def create_unix_connection(
         raise TypeError(f"server_hostname must be a str or None, not {server_hostname!r}")
     if ssl and server_hostname is None:
         raise ValueError("you have to pass server_hostname when using ssl")
-    check_tls(
+    secure = tls.settings(
         ssl,
+        server_side=False,
         server_hostname=server_hostname,
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
@@ -116,7 +122,7 @@ async def create_unix_connection(
         if sock is None:
             raise ValueError("no path and sock were specified")
         _check_unix_socket(sock)
-        return await open_transport(loop, sock, protocol_factory, ours=False)
+        return await open_transport(loop, sock, protocol_factory, ours=False, secure=secure)
     if sock is not None:
         raise ValueError("path and sock can not be specified at the same time")
     path = _check_path(path)
@@ -127,7 +133,7 @@ async def create_unix_connection(
     except BaseException:
         sock.close()
         raise
-    return await open_transport(loop, sock, protocol_factory, ours=True)
+    return await open_transport(loop, sock, protocol_factory, ours=True, secure=secure)
 
 
 async def create_unix_server(
@@ -148,8 +154,9 @@ async def create_unix_server(
         raise TypeError(f"ssl argument must be an SSLContext or None, not {ssl!r}")
     check_callable("protocol_factory", protocol_factory)
     check_backlog(backlog)
-    check_tls(
+    secure = tls.settings(
         ssl,
+        server_side=True,
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
@@ -164,7 +171,7 @@ async def create_unix_server(
         bound = _bind(_check_path(path))
     try:
         bound.setblocking(False)
-        server = UnixServer(loop, bound, protocol_factory, backlog, cleanup_socket)
+        server = UnixServer(loop, bound, protocol_factory, backlog, secure, cleanup_socket)
     except BaseException:
         if sock is None:
             bound.close()

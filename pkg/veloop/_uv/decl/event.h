@@ -2,15 +2,19 @@
  *
  *   kind            id         a                       b
  *   VL_READ         stream     bytes read, or status   offset of the bytes in the slab
- *   VL_WRITE        stream     status                  -
+ *   VL_WRITE        stream,    status                  -
+ *                   udp
  *   VL_CONNECT      stream     status                  -
  *   VL_ACCEPT       listener   vl_handle_t *, status   offset in the slab of the addresses and
  *                                                      the descriptor (listener.c)
  *   VL_POLL         poll       VL_READABLE | ...       -
+ *                           (0: hang-up, of a vl_pipe_watch)
  *   VL_SIGNAL       0          bytes read              offset of the signal numbers in the slab
  *   VL_GETADDRINFO  request    status                  vl_dns_t *
  *   VL_GETNAMEINFO  request    status                  vl_dns_t *
  *   VL_EXIT         process    -                       -
+ *   VL_DATAGRAM     udp        its size, or status     offset in the slab of the sender's
+ *                                                      sockaddr; the bytes come 32 later
  *
  * Ids count up and are never used again, so an id is its own generation: a record that
  * comes late, after Python closed its handle, finds no target and is dropped.
@@ -24,11 +28,11 @@ enum {
   VL_SIGNAL,
   VL_GETADDRINFO,
   VL_GETNAMEINFO,
-  VL_EXIT
+  VL_EXIT,
+  VL_DATAGRAM
 };
 
-/* VL_HANGUP is watched for alone: the other end is gone. */
-enum { VL_READABLE = 1, VL_WRITABLE = 2, VL_HANGUP = 4 };
+enum { VL_READABLE = 1, VL_WRITABLE = 2 };
 
 /* Where the records are; the ring moves when it grows beyond its capacity. */
 int64_t *vl_loop_ring(vl_loop_t *loop);

@@ -20,9 +20,6 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken);
 /* Ends a running or the next vl_loop_run. From any thread, also on a closed loop. */
 int vl_loop_wakeup(vl_loop_t *loop);
 
-/* Forwards the bytes that Python's C signal handler writes to the other end of fd. */
-int vl_loop_watch_signals(vl_loop_t *loop, int fd);
-
 /* In the child after a fork: first the one, then the other for each loop. Such a loop is the
  * parent's; it refuses every call but vl_loop_close, which touches nothing of the parent's. */
 void vl_process_forked(void);

@@ -2,3 +2,6 @@
  * of the descriptor: several may be open over one file, and fd stays the caller's.
  * -> the id, or a status. */
 int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **handle);
+
+/* Tells, with one VL_POLL, when nobody is left to read what is written to fd; on a copy of it too. */
+int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **handle);

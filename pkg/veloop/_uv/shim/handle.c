@@ -2,6 +2,9 @@
 #include "shim.h"
 
 #include <stddef.h>
+#ifndef _WIN32
+#include <unistd.h>
+#endif
 
 static _Atomic int live;
 
@@ -35,6 +38,10 @@ void vl_handle_close_unguarded(vl_handle_t *handle) {
   if (handle->borrowed)
     vl_port_borrowed_fd = vl_handle_fileno_unguarded(handle);
   uv_close(&handle->uv.handle, on_close);
+#ifndef _WIN32
+  if (handle->owned)
+    close(handle->fd);
+#endif
   vl_port_borrowed_fd = -1;
 }
 

@@ -14,9 +14,8 @@ int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
   return UV_ENOTSUP;
 }
 
-int vl_pipe_at_end(vl_handle_t *handle) {
-  (void) handle;
-  return 1;
+int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
+  return vl_pipe_open(loop, fd, into);
 }
 
 #else
@@ -24,17 +23,22 @@ int vl_pipe_at_end(vl_handle_t *handle) {
 #include <fcntl.h>
 #include <unistd.h>
 
-/* libuv may still know a number whose descriptor was closed behind its back. Is it a watch's, the
- * watch gives way; is it a stream's, the number is passed over. */
+/* A copy of fd with a number above `after`. libuv may still know that number, if a descriptor was
+ * closed behind its back; then it says UV_EEXIST, and the caller asks for the next. */
+static int copy_of(int fd, int after) {
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, after + 1);
+
+  return copy < 0 ? uv_translate_sys_error(errno) : copy;
+}
+
 static int open_copy(vl_handle_t *handle, int fd) {
   int copy = STDERR_FILENO;
   int r;
 
   do {
-    copy = fcntl(fd, F_DUPFD_CLOEXEC, copy + 1);
+    copy = copy_of(fd, copy);
     if (copy < 0)
-      return uv_translate_sys_error(errno);
-    vl_poll_forget(handle->loop, copy);
+      return copy;
     r = uv_pipe_open(&handle->uv.pipe, copy);
     if (r != 0)
       close(copy);
@@ -68,30 +72,51 @@ int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
   return handle->id;
 }
 
-/* libuv says UV_EOF also when it has seen a hang-up and nothing to read, without asking. But the
- * end of a pty is EIO, and a FIFO or a pty may have been opened again meanwhile. So we ask: what
- * is there is emitted, be it data, the end or an error. -> 0, or 1 when it is the end indeed. */
-int vl_pipe_at_end(vl_handle_t *handle) {
-  vl_loop_t *loop = handle->loop;
-  char *room = vl_slab_room(loop, SLAB_READS, READ_MIN);
-  ssize_t n = -1;
+/* Other systems show libuv a hang-up only together with something to read; there, as for asyncio
+ * everywhere, something to read is taken for a hang-up. */
+#ifdef __linux__
+enum { HANGUP = UV_DISCONNECT };
+#else
+enum { HANGUP = UV_DISCONNECT | UV_READABLE };
+#endif
 
-  errno = EAGAIN;
-  if (room == NULL)
-    loop->starved = 1; /* libuv will say so again in the next turn */
-  else
-    do
-      n = read(vl_handle_fileno_unguarded(handle), room, READ_MIN);
-    while (n < 0 && errno == EINTR);
-  if (n == 0)
-    return 1;
-  if (n > 0)
-    vl_emit(loop, VL_READ, handle->id, n, vl_slab_commit(loop, (size_t) n));
-  else if (errno != EAGAIN && errno != EWOULDBLOCK) {
-    vl_emit(loop, VL_READ, handle->id, uv_translate_sys_error(errno), 0);
-    return 0;
+static void on_hangup(uv_poll_t *poll, int status, int events) {
+  vl_handle_t *handle = poll->data;
+
+  (void) status;
+  (void) events;
+  uv_poll_stop(poll); /* it would be told in every turn */
+  vl_emit(handle->loop, VL_POLL, handle->id, 0, 0);
+}
+
+int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
+  vl_handle_t *handle;
+  int copy = STDERR_FILENO;
+  int r;
+
+  VL_GUARD(loop);
+  handle = vl_handle_alloc(loop, UV_POLL);
+  if (handle == NULL)
+    return UV_ENOMEM;
+  do {
+    copy = copy_of(fd, copy);
+    r = copy < 0 ? copy : uv_poll_init(&loop->uv, &handle->uv.poll, copy);
+    if (copy >= 0 && r != 0)
+      close(copy);
+  } while (r == UV_EEXIST);
+  if (r != 0) {
+    vl_handle_discard(handle);
+    return r;
   }
-  vl_stream_read_on(handle);
-  return 0;
+  handle->uv.poll.data = handle;
+  handle->fd = copy;
+  handle->owned = 1;
+  r = uv_poll_start(&handle->uv.poll, HANGUP, on_hangup);
+  if (r != 0) {
+    vl_handle_close_unguarded(handle);
+    return r;
+  }
+  *into = handle;
+  return handle->id;
 }
 #endif

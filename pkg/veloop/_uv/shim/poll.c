@@ -10,14 +10,6 @@
 #include <fcntl.h>
 #endif
 
-/* Other systems show libuv a hang-up only with the event of something to read; there, as for
- * asyncio everywhere, that is taken for a hang-up too. */
-#ifdef __linux__
-enum { HANGUP_AS = UV_DISCONNECT };
-#else
-enum { HANGUP_AS = UV_DISCONNECT | UV_READABLE };
-#endif
-
 static void on_poll(uv_poll_t *poll, int status, int events) {
   vl_handle_t *handle = poll->data;
   int told = 0;
@@ -27,8 +19,6 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
      * they look at the error, so we go on. */
     told = handle->events;
     uv_poll_start(poll, handle->events, on_poll);
-  } else if (handle->events & VL_HANGUP) {
-    told = VL_HANGUP;
   } else {
     told = events & handle->events;
   }
@@ -110,7 +100,7 @@ int64_t vl_poll_set(vl_loop_t *loop, int fd, int events) {
       return r;
   }
   handle->events = events;
-  r = uv_poll_start(&handle->uv.poll, events & VL_HANGUP ? HANGUP_AS : events, on_poll);
+  r = uv_poll_start(&handle->uv.poll, events, on_poll);
   if (r != 0) {
     vl_poll_forget(loop, fd);
     return r;

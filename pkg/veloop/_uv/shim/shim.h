@@ -22,9 +22,11 @@
 #include "../decl/stream.h"
 #include "../decl/tcp.h"
 #include "../decl/pipe.h"
+#include "../decl/udp.h"
 #include "../decl/listener.h"
 #include "../decl/poll.h"
 #include "../decl/dns.h"
+#include "../decl/signals.h"
 #include "../decl/process.h"
 
 struct vl_loop {
@@ -71,10 +73,13 @@ struct vl_handle {
   int64_t id;
   int borrowed;  /* the descriptor is closed by somebody else */
   int events;    /* poll: what is watched */
-  int batch;     /* listener: connections accepted in one turn */
+  int batch;     /* listener: connections accepted in one turn; udp: what a buffer has room for */
   int fd;        /* poll and listener */
+  int owned;     /* poll: fd is ours to close */
   int shutting;  /* stream: half-close when the queue is empty */
-  int64_t round; /* stream: in which it was read last */
+  int64_t round; /* stream and udp: in which it was read last */
+  int quota;     /* udp: bytes that it may still receive in this round */
+  int64_t told;  /* udp: in which run something that was sent got a record */
   chunk_t *waiting, *waiting_last, *flying;
   size_t waiting_size, flying_size;
   uv_write_t *write;
@@ -85,6 +90,7 @@ struct vl_handle {
     uv_pipe_t pipe;
     uv_poll_t poll;
     uv_process_t process;
+    uv_udp_t udp;
   } uv; /* the last member: only as much of it as the kind needs is allocated */
 };
 
@@ -117,12 +123,16 @@ int vl_handle_fileno_unguarded(vl_handle_t *handle);
 
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle);
 void vl_poll_forget(vl_loop_t *loop, int fd);
-int vl_stream_read_on(vl_handle_t *handle);
-int vl_pipe_at_end(vl_handle_t *handle);
 void vl_stream_drop_queue(vl_handle_t *handle);
 void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
 
+/* Without port.h libuv would close a borrowed descriptor, and gets a copy instead. */
+#if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
+enum { VL_CAN_BORROW = 1 };
+#else
+enum { VL_CAN_BORROW = 0 };
+#endif
 extern _Thread_local int vl_port_borrowed_fd;
 int vl_port_retry_epoll(int epoll_fd); /* -> how many registrations are still missing */
 void vl_port_forget_epoll(int epoll_fd);

@@ -38,21 +38,16 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf) {
     vl_emit(loop, VL_READ, handle->id, nread, vl_slab_commit(loop, (size_t) nread));
   } else if (nread < 0 && (nread != UV_ENOBUFS || buf->base != NULL)) {
     /* ENOBUFS without a buffer is only that on_alloc had no room. */
-    if (nread == UV_EOF && stream->type == UV_NAMED_PIPE && !vl_pipe_at_end(handle))
-      return;
     vl_emit(loop, VL_READ, handle->id, nread, 0);
   }
 }
 
-int vl_stream_read_on(vl_handle_t *handle) {
-  int r = uv_read_start(&handle->uv.stream, on_alloc, on_read);
-
-  return r == UV_EALREADY ? 0 : r;
-}
-
 int vl_stream_read_start(vl_handle_t *handle) {
+  int r;
+
   VL_GUARD(handle->loop);
-  return vl_stream_read_on(handle);
+  r = uv_read_start(&handle->uv.stream, on_alloc, on_read);
+  return r == UV_EALREADY ? 0 : r;
 }
 
 int vl_stream_read_stop(vl_handle_t *handle) {

@@ -9,13 +9,6 @@
 #include <unistd.h>
 #endif
 
-/* Without port.h libuv would close a borrowed descriptor, and gets a copy instead. */
-#if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
-enum { CAN_BORROW = 1 };
-#else
-enum { CAN_BORROW = 0 };
-#endif
-
 #ifndef _WIN32
 static int open_copy(vl_handle_t *handle, int fd) {
   int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
@@ -54,7 +47,7 @@ int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) 
 #ifdef _WIN32
   r = uv_tcp_open(&handle->uv.tcp, fd);
 #else
-  if (borrowed && !CAN_BORROW)
+  if (borrowed && !VL_CAN_BORROW)
     r = open_copy(handle, fd);
   else if (fd <= STDERR_FILENO && !borrowed)
     r = UV_EEXIST; /* libuv never closes the standard streams' numbers, whatever they are now */
@@ -70,7 +63,7 @@ int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) 
     vl_handle_close_unguarded(handle);
     return r;
   }
-  handle->borrowed = borrowed && CAN_BORROW;
+  handle->borrowed = borrowed && VL_CAN_BORROW;
   *into = handle;
   return handle->id;
 }

@@ -1,0 +1,162 @@
+"""Session: one TLS connection without I/O. Bytes of the wire go in and come out, plaintext too.
+
+It knows nothing of loops, transports and protocols; `tls.py` moves its bytes. Two rules of its:
+
+- Nothing that read() was able to decrypt is lost: an error behind it waits in `failure`.
+- What is to be sent stays plaintext, in `backlog`, until send() is asked for it. So a peer that
+  does not read costs what the application wrote and not a byte more, and dropping it is cheap.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from ssl import MemoryBIO, SSLContext, SSLError, SSLObject, SSLWantReadError
+from typing import Any
+
+RECORD = 16 * 1024  # the most plaintext in one record, which is what one read() gives
+
+# Encrypted at once. OpenSSL's memory buffers never shrink, so a connection keeps this much.
+CHUNK = 64 * 1024
+
+
+class Session:
+    __slots__ = ("backlog", "ended", "failure", "incoming", "outgoing", "queued", "sslobj")
+
+    def __init__(self, context: SSLContext, server_side: bool, server_hostname: str | None) -> None:
+        self.incoming = MemoryBIO()
+        self.outgoing = MemoryBIO()
+        self.sslobj: SSLObject = context.wrap_bio(
+            self.incoming,
+            self.outgoing,
+            server_side=server_side,
+            server_hostname=server_hostname,
+        )
+        self.backlog: deque[bytes | memoryview] = deque()  # plaintext that is to be sent
+        self.queued = 0  # its size
+        self.ended = False  # the peer said close_notify
+        self.failure: SSLError | None = None  # met behind what the last read() gave
+
+    def handshake(self) -> bool:
+        """Go on with the handshake. -> is it complete?"""
+        try:
+            self.sslobj.do_handshake()
+        except SSLWantReadError:
+            return False
+        return True
+
+    # ------------------------------------------------------------------------- receiving
+
+    def read(self) -> bytes:
+        """All that can be decrypted by now; b"" if that is nothing."""
+        read = self.sslobj.read
+        first = b""
+        pieces = None
+        try:
+            while True:
+                piece = read(RECORD)
+                if not piece:
+                    self.ended = True
+                    break
+                if not first:
+                    first = piece
+                elif pieces is None:
+                    pieces = [first, piece]
+                else:
+                    pieces.append(piece)
+                if not self.more():  # else OpenSSL would raise SSLWantReadError, which is slow
+                    break
+        except SSLWantReadError:
+            pass
+        except SSLError as exc:
+            if not first:
+                raise
+            self.failure = exc
+        return first if pieces is None else b"".join(pieces)
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill the beginning of the buffer. -> how much of it"""
+        size = len(buffer)
+        done = 0
+        try:
+            while done < size:
+                count: Any = self.sslobj.read(size - done, buffer[done:])
+                if not count:
+                    self.ended = True
+                    break
+                done += count
+                if not self.more():
+                    break
+        except SSLWantReadError:
+            pass
+        except SSLError as exc:
+            if not done:
+                raise
+            self.failure = exc
+        return done
+
+    def more(self) -> bool:
+        """May there be something to read?"""
+        return self.incoming.pending > 0 or self.sslobj.pending() > 0
+
+    # --------------------------------------------------------------------------- sending
+
+    def write(self, data: bytes) -> None:
+        self.backlog.append(data)
+        self.queued += len(data)
+
+    def send(self) -> bytes:
+        """The next bytes for the wire: b"" if there are none, or OpenSSL first wants to read."""
+        if self.queued:
+            chunk = self._take()
+            try:
+                self.sslobj.write(chunk)
+            except SSLWantReadError:  # in the middle of a renegotiation
+                self.backlog.appendleft(chunk)
+                self.queued += len(chunk)
+        return self.outgoing.read() if self.outgoing.pending else b""
+
+    def unsent(self) -> int:
+        """Bytes that send() has not given out yet."""
+        return self.queued + self.outgoing.pending
+
+    def _take(self) -> bytes | memoryview:
+        """The beginning of the backlog: a part of what is big, or what is small together."""
+        backlog = self.backlog
+        chunk = backlog.popleft()
+        size = len(chunk)
+        if size > CHUNK:
+            rest = memoryview(chunk)
+            backlog.appendleft(rest[CHUNK:])
+            chunk = rest[:CHUNK]
+            size = CHUNK
+        elif backlog and size + len(backlog[0]) <= CHUNK:
+            pieces = [chunk]
+            while backlog and size + len(backlog[0]) <= CHUNK:
+                pieces.append(backlog.popleft())
+                size += len(pieces[-1])
+            chunk = b"".join(pieces)
+        self.queued -= size
+        return chunk
+
+    # --------------------------------------------------------------------------- the end
+
+    def shutdown(self) -> bool:
+        """Say close_notify. -> did the peer too? SSLError if it sends something else."""
+        try:
+            self.sslobj.unwrap()
+        except SSLWantReadError:
+            return False
+        return True
+
+    def discard(self) -> None:
+        """Forget what has come in and nobody is going to read."""
+        while self.read():
+            pass
+
+    def drop(self) -> None:
+        """Forget everything: nothing will be sent or received any more."""
+        self.backlog.clear()
+        self.queued = 0
+        self.failure = None
+        self.incoming.read()
+        self.outgoing.read()

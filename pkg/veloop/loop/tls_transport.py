@@ -1,0 +1,592 @@
+"""SSLTransport: the transport that encrypts, over any transport that there is.
+
+What the transport underneath has for a protocol is a `Below` (tls.py), which only passes on what
+it is told, to the methods `_on_...`. What encrypts is a `Session`.
+
+States go one way:
+
+    HANDSHAKE -> OPEN -> FLUSHING -> SHUTDOWN -> ENDED -> LOST
+
+close() leads to FLUSHING, until all that was written is with the transport underneath; then
+close_notify is said, and in SHUTDOWN the peer's is awaited. Both together last as long as the
+shutdown timeout allows. From ENDED on the transport underneath is being closed, and LOST is its
+connection_lost. abort() and errors lead from anywhere to ENDED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from asyncio import constants
+from collections.abc import Callable, Iterable
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from .._uv.errors import foreign_thread
+from .debug import logger
+from .stream import buffer_of
+from .transport import Transport, limits, warn_unclosed
+
+try:
+    from ssl import CertificateError, SSLError
+
+    from .tls_state import Session
+except ImportError:  # a Python without OpenSSL, where nobody makes an SSLTransport
+    pass
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
+    from .server import Server
+    from .tls import Settings
+
+# Bytes, asyncio's limits.
+_WRITE_HIGH = 512 * 1024
+_READ_HIGH = 256 * 1024
+
+# Answers of the TLS protocol itself that a peer may cause without reading any of them.
+_ANSWERS_MAX = 64 * 1024
+
+HANDSHAKE, OPEN, FLUSHING, SHUTDOWN, ENDED, LOST = range(6)
+
+
+class SSLTransport(Transport):
+    """A transport that encrypts what another one transports: an asyncio.Transport."""
+
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.FALLBACK
+
+    __slots__ = (
+        "_announced",
+        "_below",
+        "_buffered",
+        "_corked",
+        "_eof",
+        "_eof_told",
+        "_error",
+        "_extra",
+        "_held_back",
+        "_paused",
+        "_read_high",
+        "_read_low",
+        "_session",
+        "_settings",
+        "_started_at",
+        "_state",
+        "_stuck",
+        "_timer",
+        "_waiter",
+    )
+
+    _extra: dict[str, Any]
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        protocol: asyncio.BaseProtocol,
+        context: contextvars.Context,
+        settings: Settings,
+        *,
+        waiter: asyncio.Future[None] | None = None,
+        announced: bool = False,
+    ) -> None:
+        self._closing = True  # until there is something to close
+        self._session = Session(settings.context, settings.server_side, settings.server_hostname)
+        self._settings = settings
+        self._extra = {"sslcontext": settings.context}
+        self._below: Any = None
+        self._waiter = waiter
+        self._announced = announced  # the protocol knows that there is a connection
+        self._state = HANDSHAKE
+        self._timer: asyncio.TimerHandle | None = None
+        self._started_at = 0.0
+        self._error: BaseException | None = None  # the reason why the connection is being ended
+        self._corked = False  # we are in a callback: what it writes goes out together
+        self._stuck = False  # the transport below takes no more for now
+        self._held_back = False  # it does not read for now
+        self._paused = False  # the protocol does not want to read
+        self._eof = False
+        self._eof_told = False
+        self._read_low, self._read_high = limits(None, None, _READ_HIGH)
+        super().__init__(loop, protocol, context, None)
+        self._low_water, self._high_water = limits(None, None, _WRITE_HIGH)
+
+    def _put_on(self, below: Any, server: Server | None = None) -> None:
+        """`below` is the transport to encrypt for; its protocol is a Below of ours.
+
+        The server then has this for its client.
+        """
+        self._below = below
+        self._closing = False
+        self._server = server
+        if server is not None:
+            server._attach(self)
+
+    def __repr__(self) -> str:
+        state = ("handshake", "open", "closing", "closing", "closing", "closed")[self._state]
+        return f"<{self.__class__.__name__} {state} over {self._below!r}>"
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closing", True):
+            warn_unclosed(self)
+
+    # ------------------------------------------------------------------------- handshake
+
+    def _on_connected(self) -> None:
+        if self._state != HANDSHAKE:
+            return  # closed before it began
+        loop = self._loop
+        if loop.get_debug():
+            logger.debug("%r starts SSL handshake", self)
+            self._started_at = loop.time()
+        self._start_timer(self._settings.handshake_timeout, self._on_handshake_timeout)
+        self._handshake()
+
+    def _handshake(self) -> None:
+        session = self._session
+        try:
+            done = session.handshake()
+        except Exception as exc:
+            self._handshake_failed(exc)
+            return
+        if not done:
+            self._pump()
+            return
+        self._stop_timer()
+        self._state = OPEN
+        self._extra["ssl_object"] = session.sslobj
+        if self._loop.get_debug():
+            took = (self._loop.time() - self._started_at) * 1e3
+            logger.debug("%r: SSL handshake took %.1f ms", self, took)
+        if not self._announced:
+            self._announced = True
+            self._corked = True
+            try:
+                self._protocol.connection_made(self)
+            except (SystemExit, KeyboardInterrupt):
+                self._wake_waiter(None)
+                self._go_on_soon()
+                raise
+            except BaseException as exc:
+                self._fatal_error(exc, "Fatal error: protocol.connection_made() call failed.")
+                return
+            finally:
+                self._corked = False
+        self._wake_waiter(None)
+        self._go_on()
+
+    def _handshake_failed(self, exc: Exception) -> None:
+        message = "SSL handshake failed"
+        if isinstance(exc, CertificateError):
+            message += " on verifying the certificate"
+        self._fatal_error(exc, message)
+        self._tell_failure(exc)
+
+    def _tell_failure(self, exc: BaseException) -> None:
+        """Tell who waits for the handshake; a server's handshake has nobody but the log."""
+        self._wake_waiter(exc)
+        if self._server is not None and self._loop.get_debug():
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": exc,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+
+    def _on_handshake_timeout(self) -> None:
+        self._timer = None
+        self._handshake_failed(
+            ConnectionAbortedError(
+                "SSL handshake is taking longer than "
+                f"{self._settings.handshake_timeout} seconds: aborting the connection"
+            )
+        )
+
+    def _wake_waiter(self, exc: BaseException | None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if exc is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(exc)
+
+    def _start_timer(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._timer = self._loop.call_later(seconds, callback, context=self._context)
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    # ------------------------------------------------------------------------- receiving
+
+    def _on_data(self, data: bytes | memoryview) -> None:
+        """The transport below received something. It may be its own memory: do not keep it."""
+        session = self._session
+        session.incoming.write(data)
+        state = self._state
+        if state == OPEN:
+            if not self._paused:
+                self._read()
+            if self._paused or self._stuck or self._held_back:
+                self._limit_reading()
+        elif state == HANDSHAKE:
+            self._handshake()
+        elif state == FLUSHING:
+            self._flush()
+            self._limit_reading()
+        elif state == SHUTDOWN:
+            self._say_goodbye()
+
+    def _read(self) -> None:
+        """Decrypt, and give to the protocol, all that there is or as much as it wants."""
+        session = self._session
+        self._corked = True
+        try:
+            if self._buffered:
+                self._fill()
+            else:
+                data = session.read()
+                if data:
+                    self._protocol.data_received(data)
+            failure = session.failure
+            if failure is not None:
+                session.failure = None
+                raise failure
+        except (SystemExit, KeyboardInterrupt):
+            self._go_on_soon()
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+            return
+        finally:
+            self._corked = False
+            failure = None  # its traceback holds this frame
+        if session.queued or session.outgoing.pending:
+            self._pump()
+        if session.ended and self._state == OPEN:
+            self._end_of_stream()
+
+    def _fill(self) -> None:
+        """As _read, for a BufferedProtocol; it may become another protocol after each piece."""
+        session = self._session
+        while self._buffered and not self._paused and self._state == OPEN:
+            hint = session.incoming.pending or -1
+            size = session.read_into(buffer_of(self._protocol, hint))
+            if size:
+                self._protocol.buffer_updated(size)
+            if not size or session.failure is not None or not session.more():
+                return
+        if not self._paused and self._state == OPEN:
+            data = session.read()
+            if data:
+                self._protocol.data_received(data)
+
+    def _on_eof(self) -> bool:
+        """The transport below has reached the end. -> True: we close it ourselves."""
+        self._eof = True
+        if self._loop.get_debug():
+            logger.debug("%r received EOF", self)
+        if self._state == HANDSHAKE:
+            self._handshake_failed(
+                ConnectionResetError("the connection ended during the SSL handshake")
+            )
+        else:
+            self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        """Send what waits, deliver what waits, end what has ended."""
+        if self._state == OPEN:
+            self._pump()
+            if not self._paused:
+                self._read()
+            if self._eof and self._state == OPEN and not self._paused:
+                self._end_of_stream()
+        elif self._state == FLUSHING:
+            self._flush()
+        elif self._state == SHUTDOWN:
+            self._say_goodbye()
+        if self._held_back:
+            self._limit_reading()
+
+    def _go_on_soon(self) -> None:
+        self._loop.call_soon(self._go_on, context=self._context)
+
+    def _end_of_stream(self) -> None:
+        self._tell_eof()
+        if self._state == OPEN:
+            self._closing = True
+            self._shut_down()
+
+    def _tell_eof(self) -> None:
+        if self._eof_told or self._protocol is None:
+            return
+        self._eof_told = True
+        self._corked = True
+        try:
+            keep_open = self._protocol.eof_received()
+        except (SystemExit, KeyboardInterrupt):
+            self._go_on_soon()
+            raise
+        except BaseException as exc:
+            self._fatal_error(exc, "Error calling eof_received()")
+            return
+        finally:
+            self._corked = False
+        if keep_open:
+            logger.warning("returning true from eof_received() has no effect when using ssl")
+
+    # ------------------------------------------------------------- flow control of reading
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        self._protocol = protocol
+
+    def is_reading(self) -> bool:
+        return not self._closing and not self._paused
+
+    def pause_reading(self) -> None:
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            # Not from within this call: the protocol may be in the middle of something.
+            self._go_on_soon()
+
+    def get_read_buffer_size(self) -> int:
+        """How many bytes came in and were not decrypted yet."""
+        return self._session.incoming.pending
+
+    def get_read_buffer_limits(self) -> tuple[int, int]:
+        """(low, high): see set_read_buffer_limits."""
+        return self._read_low, self._read_high
+
+    def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Over `high` bytes the transport below stops reading; not over `low`, it goes on."""
+        self._read_low, self._read_high = limits(high, low, _READ_HIGH)
+        self._limit_reading()
+
+    def _limit_reading(self) -> None:
+        """Let the transport below read or not, by what is in memory already."""
+        if self._state >= ENDED:
+            return
+        session = self._session
+        limit = self._read_low if self._held_back else self._read_high
+        hold_back = (
+            session.incoming.pending > limit
+            # While we are stuck only TLS itself makes something to send: it answers the peer.
+            or (self._stuck and session.outgoing.pending > _ANSWERS_MAX)
+        )
+        if hold_back and not self._held_back:
+            self._held_back = True
+            self._below.pause_reading()
+        elif self._held_back and not hold_back:
+            self._held_back = False
+            self._below.resume_reading()
+
+    # --------------------------------------------------------------------------- sending
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if type(data) is not bytes:
+            data = _as_bytes(data)
+        if data and self._may_write():
+            self._session.write(data)
+            self._after_write()
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        pieces = [piece for piece in map(_as_bytes, list_of_data) if piece]
+        if pieces and self._may_write():
+            for piece in pieces:
+                self._session.write(piece)
+            self._after_write()
+
+    def _may_write(self) -> bool:
+        if self._state > OPEN:
+            if self._conn_lost >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
+                logger.warning("SSL connection is closed")
+            self._conn_lost += 1
+            return False
+        self._check_thread()
+        return True
+
+    def _check_thread(self) -> None:
+        """Refuse another thread before it changes something; what is below would do so after."""
+        if get_ident() != self._loop._thread_id and self._loop.is_running():
+            raise foreign_thread(self._loop._thread_id or 0)
+
+    def _after_write(self) -> None:
+        if self._state == OPEN and not (self._corked or self._stuck):
+            self._pump()
+        if not self._protocol_paused and self._session.queued > self._high_water:
+            self._maybe_pause_protocol()
+
+    def _pump(self) -> None:
+        """Send, until there is no more or the transport below says that it is enough."""
+        session = self._session
+        try:
+            while not self._stuck:
+                data = session.send()
+                if not data:
+                    break
+                self._below.write(data)
+        except SSLError as exc:
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+            return
+        if self._protocol_paused:
+            self._maybe_resume_protocol()
+
+    def _on_stuck(self) -> None:
+        self._stuck = True
+
+    def _on_unstuck(self) -> None:
+        self._stuck = False
+        if self._state == FLUSHING:
+            self._flush()
+        else:
+            self._pump()
+        if self._held_back:
+            self._limit_reading()
+
+    def get_write_buffer_size(self) -> int:
+        return self._session.unsent()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._low_water, self._high_water = limits(high, low, _WRITE_HIGH)
+        self._maybe_pause_protocol()
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def write_eof(self) -> None:
+        raise NotImplementedError("TLS cannot end only one direction")
+
+    # --------------------------------------------------------------------------- the end
+
+    def is_closing(self) -> bool:
+        return self._closing or self._below.is_closing()
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._check_thread()
+        if self._state == HANDSHAKE or self._below.is_closing():
+            self._force_close(None)
+        else:
+            self._closing = True
+            self._shut_down()
+
+    def abort(self) -> None:
+        self._force_close(None)
+
+    def _shut_down(self) -> None:
+        """Begin the orderly end. The timer runs until the transport below has ended, too."""
+        self._state = FLUSHING
+        self._start_timer(self._settings.shutdown_timeout, self._on_shutdown_timeout)
+        self._flush()
+
+    def _on_shutdown_timeout(self) -> None:
+        self._timer = None
+        self._force_close(TimeoutError("SSL shutdown timed out"))
+
+    def _flush(self) -> None:
+        self._pump()
+        if self._state == FLUSHING and not self._session.unsent():
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """close_notify in both directions, or the end of the transport below; then close that."""
+        session = self._session
+        done = self._eof
+        try:
+            if self._state == FLUSHING:
+                self._state = SHUTDOWN
+                session.discard()  # it came before we said goodbye, and is no error
+            if not done:
+                done = session.shutdown()
+        except SSLError as exc:
+            # The peer goes on sending. What it is to get from us it still gets.
+            self._error = exc
+            self._close_below()
+            return
+        self._pump()
+        if done:
+            self._tell_eof()
+            self._close_below()
+
+    def _close_below(self) -> None:
+        if self._state < ENDED:
+            self._state = ENDED
+            self._below.close()
+
+    def _fatal_error(self, exc: BaseException, message: str) -> None:
+        if isinstance(exc, SSLError) and not self._stuck and self._state <= OPEN:
+            alert = self._session.outgoing.read()
+            if alert:
+                self._below.write(alert)
+        super()._fatal_error(exc, message)
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        if self._below is None:
+            return
+        self._check_thread()
+        self._closing = True
+        self._state = ENDED
+        if self._error is None:
+            self._error = exc
+        self._session.drop()
+        self._below.abort()
+
+    def _on_lost(self, exc: BaseException | None) -> None:
+        """The transport below is gone."""
+        if self._error is not None:
+            exc, self._error = self._error, None
+        during_handshake = self._state == HANDSHAKE
+        self._closing = True
+        self._state = LOST
+        self._below = None
+        self._stop_timer()
+        self._session.drop()
+        aborted = ConnectionAbortedError("the connection was closed during the SSL handshake")
+        if during_handshake:
+            self._tell_failure(exc or aborted)
+        else:
+            self._wake_waiter(exc or aborted)
+        if self._announced:
+            self._schedule_connection_lost(exc)
+        else:
+            self._protocol = None
+            self._call_connection_lost(exc)
+
+    def _release(self) -> None:
+        pass  # the transport below has released what there was
+
+    # ----------------------------------------------------------------------- extra info
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        extra = self._extra
+        if name in extra:
+            return extra[name]
+        if name in ("peercert", "cipher", "compression") and "ssl_object" in extra:
+            sslobj = self._session.sslobj
+            method = sslobj.getpeercert if name == "peercert" else getattr(sslobj, name)
+            extra[name] = method()
+            return extra[name]
+        if self._below is not None:
+            return self._below.get_extra_info(name, default)
+        return default
+
+
+def _as_bytes(data: Any) -> bytes:
+    """What write() was given, as it is now: the application may change a bytearray later."""
+    if type(data) is bytes:
+        return data
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(
+            "data argument must be a bytes, bytearray, or memoryview object, "
+            f"not {type(data).__name__!r}"
+        )
+    return bytes(data)

@@ -1,0 +1,503 @@
+"""The end of a TLS connection: in order, at once, by the peer, by the network, by nobody."""
+
+import asyncio
+import logging
+import socket
+import ssl
+import sys
+import warnings
+
+import pytest
+
+from certificates import server_context
+from helpers import RecordingBufferedProtocol, RecordingProtocol, collect, fill, tcp_pair
+from tcp_helpers import MUCH, in_executor, pattern, reset, run, turns, until
+from tls_helpers import Peer, tls_linked, tls_wired
+
+# ------------------------------------------------------------ close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, MUCH])
+def test_close_sends_what_is_left_and_says_so(loop, size):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            transport.write(pattern(size))
+            transport.close()
+            assert transport.is_closing()
+            assert await in_executor(peer.recv_all) == pattern(size)
+            await in_executor(peer.unwrap)
+            assert await protocol.lost is None
+            assert protocol.names[-2:] == ["eof", "connection_lost"]
+
+    run(loop, main())
+
+
+def test_close_twice_and_abort_after_the_end_are_nothing(loop):
+    async def main():
+        async with tls_linked(loop) as (client, server):
+            client.transport.close()
+            assert await client.lost is None
+            assert await server.lost is None
+            assert client.transport.is_closing()
+            assert client.names.count("connection_lost") == 1
+            server.transport.close()
+            server.transport.abort()
+            await turns()
+            assert server.names.count("connection_lost") == 1
+
+    run(loop, main())
+
+
+def test_close_waits_for_the_peers_goodbye_as_long_as_the_timeout_says(loop):
+    async def main():
+        wired = tls_wired(loop, ssl_shutdown_timeout=0.1)
+        async with wired as (transport, protocol, peer):
+            before = loop.time()
+            transport.close()
+            exc = await protocol.lost
+            assert isinstance(exc, TimeoutError)
+            assert 0.1 <= loop.time() - before < 5
+            assert peer.recv_all() == b""
+
+    run(loop, main())
+
+
+def test_timeout_also_ends_a_close_whose_data_nobody_reads(loop):
+    async def main():
+        wired = tls_wired(loop, ssl_shutdown_timeout=0.1)
+        async with wired as (transport, protocol, _):
+            transport.write(pattern(MUCH))
+            transport.close()
+            assert isinstance(await protocol.lost, TimeoutError)
+            assert transport.get_write_buffer_size() == 0
+
+    run(loop, main())
+
+
+def test_end_of_stream_counts_as_goodbye(loop):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            transport.close()
+            peer.sock.shutdown(socket.SHUT_WR)
+            assert await protocol.lost is None
+
+    run(loop, main())
+
+
+def test_closed_in_the_middle_of_receiving(loop):
+    class Leaving(RecordingProtocol):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.write(b"bye")
+            self.transport.close()
+
+    async def main():
+        async with tls_wired(loop, lambda: Leaving(loop)) as (_, protocol, peer):
+            peer.send(b"x" * 1000)
+            assert await in_executor(peer.recv_all) == b"bye"
+            await in_executor(peer.unwrap)
+            assert await protocol.lost is None
+            assert len(protocol.data) == 1000
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio goes on calling buffer_updated() from within close()")
+def test_nothing_is_delivered_after_close(loop):
+    class Leaving(RecordingBufferedProtocol):
+        def buffer_updated(self, nbytes):
+            super().buffer_updated(nbytes)
+            self.transport.close()
+
+    async def main():
+        async with tls_wired(loop, lambda: Leaving(loop, size=10)) as (_, protocol, peer):
+            peer.sock.sendall(peer.records(b"x" * 100) + peer.records(b"y"))
+            assert await in_executor(peer.recv_all) == b""
+            await in_executor(peer.unwrap)
+            assert await protocol.lost is None
+            assert protocol.data == b"x" * 10
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("for asyncio it is an error that data waits")
+def test_closed_while_paused_with_data_waiting(loop):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            transport.pause_reading()
+            peer.send(pattern(50_000))
+            await until(lambda: transport.get_read_buffer_size() > 50_000)
+            transport.close()
+            assert await in_executor(peer.recv_all) == b""
+            await in_executor(peer.unwrap)
+            assert await protocol.lost is None
+            assert protocol.names == ["connection_made", "eof", "connection_lost"]
+
+    run(loop, main())
+
+
+# ------------------------------------------------------------ a peer that goes on sending
+
+
+def test_closed_connection_does_not_go_on_downloading(loop):
+    """uvloop#471, #503: it went on for the 30 seconds of the shutdown timeout."""
+
+    def send_forever(peer):
+        sent = 0
+        data = peer.records(bytes(1 << 14))
+        try:
+            while True:
+                peer.sock.sendall(data)
+                sent += len(data)
+                data = peer.records(bytes(1 << 14))
+        except OSError:
+            return sent
+
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            sending = loop.create_task(in_executor(send_forever, peer))
+            await protocol.received(1 << 20)
+            transport.close()
+            received = len(protocol.data)
+            before = loop.time()
+            exc = await protocol.lost
+            assert loop.time() - before < 5
+            assert len(protocol.data) <= received + (1 << 20)
+            await sending
+            return exc
+
+    exc = run(loop, main())
+    assert isinstance(exc, ssl.SSLError)
+    assert exc.reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"
+
+
+def test_aborted_connection_does_not_go_on_downloading(loop):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            peer.sock.setblocking(False)
+            peer.send(pattern(10_000))
+            await protocol.received(10_000)
+            fill(peer.sock)  # rubbish, which is never looked at
+            transport.abort()
+            assert await protocol.lost is None
+            assert len(protocol.data) == 10_000
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio gives up what it has to send as soon as the peer sends")
+def test_what_was_written_before_close_goes_out_though_the_peer_sends(loop):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            transport.write(pattern(MUCH))
+            transport.close()
+            peer.send(b"I am not listening")
+            await turns(5)
+            assert await in_executor(peer.recv, MUCH) == pattern(MUCH)
+            await in_executor(peer.unwrap)
+            assert await protocol.lost is None
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("get_read_buffer_size() of a closing transport is asyncio's own affair")
+def test_flushing_connection_takes_only_so_much(loop):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            transport.write(pattern(MUCH))
+            transport.close()
+            peer.sock.setblocking(False)
+            for _ in range(200):
+                try:
+                    peer.send(bytes(1 << 14))
+                except BlockingIOError:
+                    break
+                await turns()
+            assert transport.get_read_buffer_size() < 1 << 20
+            transport.abort()
+            assert await protocol.lost is None
+
+    run(loop, main())
+
+
+# ------------------------------------------------------------ ended by the peer
+
+
+@pytest.mark.parametrize("kind", [RecordingProtocol, RecordingBufferedProtocol])
+def test_peers_goodbye_is_answered(loop, kind):
+    async def main():
+        async with tls_wired(loop, lambda: kind(loop)) as (transport, protocol, peer):
+            peer.sock.sendall(peer.records(b"last words"))
+            peer.goodbye()
+            assert await protocol.lost is None
+            assert protocol.events == [
+                ("connection_made",),
+                ("data", b"last words"),
+                ("eof",),
+                ("connection_lost", None),
+            ]
+            assert transport.is_closing()
+            await in_executor(peer.unwrap)
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("kind", [RecordingProtocol, RecordingBufferedProtocol])
+def test_truncated_end_is_the_end(loop, kind):
+    """Without close_notify, as so many peers do it."""
+
+    async def main():
+        async with tls_wired(loop, lambda: kind(loop)) as (_, protocol, peer):
+            peer.sock.sendall(peer.records(b"last words"))
+            peer.sock.shutdown(socket.SHUT_WR)
+            assert await protocol.lost is None
+            assert protocol.names == ["connection_made", "data", "eof", "connection_lost"]
+
+    run(loop, main())
+
+
+def test_end_in_the_middle_of_a_record(loop):
+    async def main():
+        async with tls_wired(loop) as (_, protocol, peer):
+            peer.sock.sendall(peer.records(b"whole") + peer.records(b"half")[:-3])
+            peer.sock.shutdown(socket.SHUT_WR)
+            assert await protocol.lost is None
+            assert protocol.data == b"whole"
+
+    run(loop, main())
+
+
+def test_reset(loop):
+    async def main():
+        async with tls_wired(loop) as (_, protocol, peer):
+            reset(peer.sock)
+            assert isinstance(await protocol.lost, ConnectionResetError)
+            assert protocol.names == ["connection_made", "connection_lost"]
+
+    run(loop, main())
+
+
+def test_reset_is_told_while_paused(loop):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            transport.pause_reading()
+            reset(peer.sock)
+            assert isinstance(await protocol.lost, ConnectionResetError)
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+def test_data_before_the_end_waits_for_a_paused_protocol(loop, truncated):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            transport.pause_reading()
+            peer.send(b"last words")
+            if truncated:
+                peer.sock.shutdown(socket.SHUT_WR)
+            else:
+                peer.goodbye()
+            await turns(10)
+            assert protocol.names == ["connection_made"]
+            transport.resume_reading()
+            assert await protocol.lost is None
+            assert protocol.names == ["connection_made", "data", "eof", "connection_lost"]
+
+    run(loop, main())
+
+
+def test_answer_in_eof_received_goes_out(loop):
+    class Answering(RecordingProtocol):
+        def eof_received(self):
+            super().eof_received()
+            self.transport.write(b"answer")
+
+    async def main():
+        async with tls_wired(loop, lambda: Answering(loop)) as (_, protocol, peer):
+            peer.goodbye()
+            # The session reads on after its own close_notify.
+            assert await in_executor(peer.recv_all) == b"answer"
+            assert await protocol.lost is None
+
+    run(loop, main())
+
+
+def test_half_open_is_not_kept_and_says_so(loop, caplog):
+    async def main():
+        factory = lambda: RecordingProtocol(loop, keep_open_on_eof=True)  # noqa: E731
+        async with tls_wired(loop, factory) as (_, protocol, peer):
+            peer.goodbye()
+            assert await protocol.lost is None
+
+    with caplog.at_level(logging.WARNING, logger="asyncio"):
+        run(loop, main())
+    assert "returning true from eof_received() has no effect when using ssl" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [RecordingProtocol, RecordingBufferedProtocol])
+def test_corrupted_record(loop, kind, loop_kind):
+    async def main():
+        async with tls_wired(loop, lambda: kind(loop)) as (_, protocol, peer):
+            bad = bytearray(peer.records(b"bad"))
+            bad[-1] ^= 0x80
+            peer.sock.sendall(bad)
+            exc = await protocol.lost
+            assert isinstance(exc, ssl.SSLError)
+            assert protocol.data == b""
+            if loop_kind == "veloop":  # asyncio does not tell the peer
+                with pytest.raises(ssl.SSLError, match="(?i)alert"):
+                    await in_executor(peer.recv, 1)
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio loses what was good")
+def test_good_records_before_a_corrupted_one_are_delivered(loop):
+    async def main():
+        async with tls_wired(loop) as (_, protocol, peer):
+            good = peer.records(b"good")
+            bad = bytearray(peer.records(b"bad"))
+            bad[-1] ^= 0x80
+            peer.sock.sendall(good + bad)
+            assert isinstance(await protocol.lost, ssl.SSLError)
+            assert protocol.data == b"good"
+
+    run(loop, main())
+
+
+# ------------------------------------------------------------ after the end
+
+
+@pytest.mark.parametrize("method", ["close", "abort"])
+def test_writing_after_the_end_is_ignored_and_complained_about_in_the_end(loop, method, caplog):
+    """uvloop#506: others raise RuntimeError."""
+
+    async def main():
+        async with tls_linked(loop) as (client, server):
+            transport = client.transport
+            getattr(transport, method)()
+            for _ in range(3):
+                transport.write(b"x")
+            await client.lost
+            transport.writelines([b"a", b"b"])
+            assert "SSL connection is closed" not in caplog.text
+            for _ in range(4):
+                transport.write(b"x")
+            assert transport.get_write_buffer_size() == 0
+            await server.lost
+            assert server.data == b""
+
+    with caplog.at_level(logging.WARNING, logger="asyncio"):
+        run(loop, main())
+    assert "SSL connection is closed" in caplog.text
+
+
+def test_everything_can_be_called_after_the_end(loop):
+    async def main():
+        async with tls_linked(loop) as (client, _):
+            transport = client.transport
+            transport.abort()
+            assert await client.lost is None
+            transport.pause_reading()
+            transport.resume_reading()
+            transport.set_write_buffer_limits(high=10)
+            assert transport.get_write_buffer_limits() == (2, 10)
+            assert transport.is_closing()
+            assert transport.can_write_eof() is False
+            transport.abort()
+            transport.close()
+            await turns()
+            assert client.names.count("connection_lost") == 1
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("how", ["abort", "reset"])
+def test_write_buffer_is_dropped_with_the_connection(loop, how):
+    """uvloop#548: a transport that somebody still has kept all that was not sent."""
+
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            data = pattern(MUCH)
+            before = sys.getrefcount(data)
+            while transport.get_write_buffer_size() < 2 * MUCH:
+                transport.write(data)
+            if how == "abort":
+                transport.abort()
+            else:
+                reset(peer.sock)
+            await protocol.lost
+            assert transport.get_write_buffer_size() == 0
+            assert sys.getrefcount(data) == before
+
+    run(loop, main())
+
+
+def test_abort_is_no_goodbye(loop):
+    async def main():
+        async with tls_wired(loop) as (transport, protocol, peer):
+            transport.write(b"hello")
+            assert await in_executor(peer.recv, 5) == b"hello"
+            transport.abort()
+            assert await protocol.lost is None
+            with pytest.raises((EOFError, ConnectionResetError)):
+                await in_executor(peer.recv, 1)
+
+    run(loop, main())
+
+
+def test_abort_from_data_received(loop):
+    class Aborting(RecordingProtocol):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.abort()
+            self.transport.write(b"never")
+
+    async def main():
+        async with tls_wired(loop, lambda: Aborting(loop)) as (_, protocol, peer):
+            peer.sock.sendall(peer.records(b"one"))
+            assert await protocol.lost is None
+            assert protocol.names == ["connection_made", "data", "connection_lost"]
+
+    run(loop, main())
+
+
+async def left_open(loop, near, far):
+    """A transport that nobody closes."""
+    handshake = loop.create_task(in_executor(Peer(far).handshake))
+    transport, _ = await loop.connect_accepted_socket(
+        asyncio.Protocol, near.dup(), ssl=server_context()
+    )
+    await handshake
+    await loop.shutdown_default_executor()
+    return transport
+
+
+def test_unclosed_transport_warns(new_loop):
+    loop = new_loop()
+    with tcp_pair() as ends:
+        transport = run(loop, left_open(loop, *ends))
+        assert not transport.is_closing()
+        loop.close()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del transport, loop
+        collect()
+    assert [w for w in caught if "unclosed transport" in str(w.message)]
+
+
+@pytest.mark.veloop_only("asyncio: RuntimeError, the loop is closed")
+def test_everything_can_be_called_after_the_loop_was_closed(new_loop):
+    loop = new_loop()
+    with tcp_pair() as ends:
+        transport = run(loop, left_open(loop, *ends))
+        loop.close()
+    transport.write(b"x")
+    transport.pause_reading()
+    transport.close()
+    transport.abort()
+    assert transport.is_closing()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the transport below: nobody closed that
+        del transport
+        collect()
