@@ -1,6 +1,7 @@
 """The end of a TLS connection: in order, at once, by the peer, by the network, by nobody."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -11,7 +12,7 @@ import pytest
 
 from certificates import client_context, server_context
 from helpers import RecordingBufferedProtocol, RecordingProtocol, collect, fill, tcp_pair
-from tcp_helpers import MUCH, in_executor, linked, pattern, reset, run, turns, until
+from tcp_helpers import MUCH, in_executor, linked, pattern, reset, run, run_forever, turns, until
 from tls_helpers import NAME, Peer, looked, openssl, tls_linked, tls_wired
 
 # ------------------------------------------------------------ close()
@@ -598,3 +599,55 @@ def test_everything_can_be_called_after_the_loop_was_closed(new_loop):
         warnings.simplefilter("ignore")  # of the transport below: nobody closed that
         del transport
         collect()
+
+
+# ------------------------------------------------------------ interrupts
+
+
+@pytest.mark.veloop_only("asyncio loses what it was about to deliver")
+@pytest.mark.parametrize("kind", [RecordingProtocol, RecordingBufferedProtocol])
+@pytest.mark.parametrize("callback", ["data", "eof"])
+def test_interrupt_in_a_callback_loses_nothing(loop, kind, callback):
+    """It leaves the loop; the next run goes on where this one was interrupted."""
+
+    class Interrupted(kind):
+        interrupts = 0
+
+        def _received(self, data):
+            super()._received(data)
+            self.interrupt("data")
+
+        def eof_received(self):
+            super().eof_received()
+            self.interrupt("eof")
+
+        def interrupt(self, name):
+            if name == callback and not self.interrupts:
+                self.interrupts += 1
+                self.transport.write(b"said before")
+                raise KeyboardInterrupt
+
+    async def send():
+        stack = contextlib.AsyncExitStack()
+        factory = lambda: Interrupted(loop)  # noqa: E731
+        wired = await stack.enter_async_context(tls_wired(loop, factory))
+        transport, _, peer = wired
+        transport.pause_reading()
+        peer.sock.sendall(peer.records(pattern(10_000)) + peer.records(b"more"))
+        peer.goodbye()
+        await until(lambda: transport.get_read_buffer_size() > 10_000)
+        return stack, *wired
+
+    stack, transport, protocol, peer = run(loop, send())
+    loop.call_soon(transport.resume_reading)
+    with pytest.raises(KeyboardInterrupt):
+        run_forever(loop)
+
+    async def rest():
+        assert await protocol.lost is None
+        assert protocol.data == pattern(10_000) + b"more"
+        assert protocol.names == ["connection_made", "data", "eof", "connection_lost"]
+        assert await in_executor(peer.recv_all) == b"said before"
+        await stack.aclose()
+
+    run(loop, rest())
