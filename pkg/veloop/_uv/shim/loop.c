@@ -43,9 +43,6 @@ void vl_loop_leave(vl_loop_t *loop) {
   atomic_compare_exchange_strong(&loop->owner, &me, 0); /* it stays INHERITED */
 }
 
-/* Seconds until a descriptor that the kernel had no memory to watch is tried again. */
-static const double RETRY_AFTER = 0.05;
-
 int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   VL_GUARD(loop);
   if (loop->filled != taken)
@@ -59,8 +56,6 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   loop->starved = 0;
   loop->ring_len = 0;
   loop->slab_used = 0;
-  if (vl_port_retry_epoll(uv_backend_fd(&loop->uv)) && (timeout < 0.0 || timeout > RETRY_AFTER))
-    timeout = RETRY_AFTER;
   if (timeout == 0.0) {
     uv_run(&loop->uv, UV_RUN_NOWAIT);
   } else {

@@ -17,7 +17,9 @@ _Thread_local const vl_spawn_t *vl_port_spawn;
 #include <sys/wait.h>
 
 /* Registrations that failed for want of memory, or of the user's epoll quota. libuv believes in them,
- * so vl_loop_run tries them again and again. Any thread may have one, they are few and rare. */
+ * so they are tried again and again while it waits. Any thread may have one, they are few and rare. */
+enum { RETRY_AFTER = 50 }; /* milliseconds */
+
 static struct failed {
   int epoll_fd, fd;
   struct epoll_event event;
@@ -29,14 +31,14 @@ static uv_once_t failed_once = UV_ONCE_INIT;
 
 static void failed_init(void) { uv_mutex_init(&failed_lock); }
 
-/* -> 0 when there is not even memory to remember it. */
-static int remember(int epoll_fd, int fd, const struct epoll_event *event) {
+/* Without memory for that either, the descriptor is lost. */
+static void remember(int epoll_fd, int fd, const struct epoll_event *event) {
   struct failed *grown;
 
   if (nfailed == failed_cap) {
     grown = realloc(failed, (size_t) (failed_cap + 64) * sizeof(*failed));
     if (grown == NULL)
-      return 0;
+      return;
     failed = grown;
     failed_cap += 64;
   }
@@ -44,7 +46,6 @@ static int remember(int epoll_fd, int fd, const struct epoll_event *event) {
   failed[nfailed].fd = fd;
   failed[nfailed++].event = *event;
   atomic_store(&any_failed, 1);
-  return 1;
 }
 
 /* Those of one epoll, all of them (fd -1) or one descriptor's, are of no interest any more. */
@@ -73,11 +74,10 @@ static void failed_forked(void) {
   atomic_store(&any_failed, 0);
 }
 
-int vl_port_retry_epoll(int epoll_fd) {
+/* -> how many registrations are still missing. */
+static int retry(int epoll_fd) {
   int i, left = 0;
 
-  if (!atomic_load(&any_failed))
-    return 0;
   uv_mutex_lock(&failed_lock);
   for (i = nfailed - 1; i >= 0; i--) {
     if (failed[i].epoll_fd != epoll_fd)
@@ -91,6 +91,21 @@ int vl_port_retry_epoll(int epoll_fd) {
   atomic_store(&any_failed, nfailed != 0);
   uv_mutex_unlock(&failed_lock);
   return left;
+}
+
+int vl_port_epoll_pwait(int epoll_fd, struct epoll_event *events, int max, int timeout,
+                        const sigset_t *mask) {
+  int n, part;
+
+  while (atomic_load(&any_failed) && retry(epoll_fd) != 0) {
+    part = timeout < 0 || timeout > RETRY_AFTER ? RETRY_AFTER : timeout;
+    n = epoll_pwait(epoll_fd, events, max, part, mask);
+    if (n != 0 || part == timeout)
+      return n;
+    if (timeout > 0)
+      timeout -= part;
+  }
+  return epoll_pwait(epoll_fd, events, max, timeout, mask);
 }
 
 int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event) {
@@ -150,7 +165,6 @@ int vl_port_keeps_flags(int command) {
   return vl_port_spawn != NULL && (command == F_SETFL || command == F_SETFD);
 }
 #else
-int vl_port_retry_epoll(int epoll_fd) { return (void) epoll_fd, 0; }
 void vl_port_forget_epoll(int epoll_fd) { (void) epoll_fd; }
 #endif
 

@@ -4,7 +4,7 @@
  * epoll_ctl: libuv aborts the process when a descriptor that it watches has been closed behind
  *   its back. Python code can do that at any time, so such failures are swallowed: the
  *   descriptor then just never becomes ready, which is what asyncio's selector gives. If the
- *   kernel is only short of memory the registration is tried again, by vl_loop_run.
+ *   kernel is only short of memory the registration is tried again, in epoll_pwait.
  * syscall: (1) close of a descriptor that is only borrowed (tcp.c) is skipped; (2) the
  *   io_uring that libuv would set up for epoll_ctl is refused: sandboxes kill processes for
  *   it, it costs every new loop a mapping, and its failures abort as above.
@@ -37,6 +37,8 @@ __attribute__((unused)) static unsigned int *vl_port_slow_io(void) {
 #include <unistd.h>
 
 int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event);
+int vl_port_epoll_pwait(int epoll_fd, struct epoll_event *events, int max, int timeout,
+                        const sigset_t *mask);
 int vl_port_refuses(long number, long argument);
 long vl_port_refused(long number);
 int vl_port_sigaction(int number, const struct sigaction *action, struct sigaction *before);
@@ -45,6 +47,7 @@ int vl_port_keeps_flags(int command);
 int vl_port_execvp(void);
 
 #define epoll_ctl vl_port_epoll_ctl
+#define epoll_pwait vl_port_epoll_pwait
 #define vl_port_first(a, ...) a
 #define vl_port_second(a, b, ...) b
 #define syscall(...) \

@@ -136,7 +136,6 @@ enum { VL_CAN_BORROW = 0 };
 #endif
 extern _Thread_local int vl_port_borrowed_fd;
 void vl_port_forked(void);
-int vl_port_retry_epoll(int epoll_fd); /* -> how many registrations are still missing */
 void vl_port_forget_epoll(int epoll_fd);
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
