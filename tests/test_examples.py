@@ -21,6 +21,10 @@ OUTPUT = {
     "echo_streams": r"(\w+), line 0 \| \1, line 1 \| \1, line 2\n"
     r"(\w+), line 0 \| \2, line 1 \| \2, line 2\n",
     "echo_tcp": r"sent 3 bytes, got 3, equal: True\nsent 300000 bytes, got 300000, equal: True\n",
+    "echo_udp": r"sent 100 datagrams, got \d+ back\n",
+    "starttls": r"plain: go ahead\nTLSv1\.\d: heard: a secret\n",
+    "subprocesses": r"ONE\nTWO\nexit status 0\n0 1 4 9 16\n",
+    "unix_socket": r"5 words\nfile is gone: True\n",
     "signals": r"reloading\nSIGTERM: ending\nworker: cleaned up\nbye\n",
     "threads": r"digests:( \w{12}){4}\nsleeper: awake\n(from the thread: \d\n){3}.*True\n",
     "timers": r"(.* tick\n)(.*\n)*.* timeout\n100 sleeps of 1 ms: none early: True, .*\n",
