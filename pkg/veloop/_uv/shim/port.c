@@ -4,7 +4,7 @@
 /* The descriptor whose close is to be skipped: set only around one uv_close. */
 _Thread_local int vl_port_borrowed_fd = -1;
 
-unsigned int vl_port_slow_io_running;
+unsigned int vl_port_slow_io_running, vl_port_pool_threads;
 
 /* What the child shall be: set while the thread is in uv_spawn, and so in the child. */
 _Thread_local const vl_spawn_t *vl_port_spawn;
@@ -170,6 +170,7 @@ void vl_port_forget_epoll(int epoll_fd) { (void) epoll_fd; }
 
 void vl_port_forked(void) {
   vl_port_slow_io_running = 0;
+  vl_port_pool_threads = 0;
 #ifdef __linux__
   failed_forked();
 #endif

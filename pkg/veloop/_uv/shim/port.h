@@ -12,6 +12,8 @@
  *   a new pool, but goes on counting from where the parent was; once the count is at its limit,
  *   no name is resolved any more. So we keep the count, to reset it. Libuv's own declaration of
  *   the variable becomes, with this macro, one of the function.
+ * nthreads: how many threads the pool has. Kept by us for the same reason: a child that ends would
+ *   wait, in libuv's destructor, for threads of the parent.
  *
  * uv_spawn (process.c says why; nothing else in libuv calls these, but for fcntl):
  * sigaction: libuv's handler for SIGCHLD is not installed.
@@ -25,6 +27,12 @@ __attribute__((unused)) static unsigned int *vl_port_slow_io(void) {
   return &vl_port_slow_io_running;
 }
 #define slow_io_work_running (*vl_port_slow_io())
+
+extern unsigned int vl_port_pool_threads;
+__attribute__((unused)) static unsigned int *vl_port_pool(void) {
+  return &vl_port_pool_threads;
+}
+#define nthreads (*vl_port_pool())
 #endif
 
 #ifdef __linux__
