@@ -206,14 +206,20 @@ void vl_loop_forked(vl_loop_t *loop, int closing) {
 /* Gives back the child's memory and descriptors. libuv's epoll is still the parent's: whatever
  * were done with it would be done to the parent's loop, so libuv gets a new one first. */
 static int close_inherited(vl_loop_t *loop) {
-  int i;
+  unsigned occupied;
+  int i, r;
 
   if (loop->closed)
     return UV_EINVAL;
   loop->closed = 1;
   loop->state = ZOMBIE; /* but of no list */
   /* Torn, worked on by threads that are no more, or no descriptor to be had: left as it is. */
-  if (loop->torn || loop->requests != NULL || uv_loop_fork(&loop->uv) != 0)
+  if (loop->torn || loop->requests != NULL)
+    return 0;
+  occupied = vl_port_occupy_stdio();
+  r = uv_loop_fork(&loop->uv);
+  vl_port_vacate_stdio(occupied);
+  if (r != 0)
     return 0;
   uv_walk(&loop->uv, close_any, NULL);
   for (i = 0; i < 3; i++)

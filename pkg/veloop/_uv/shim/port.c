@@ -168,39 +168,82 @@ int vl_port_keeps_flags(int command) {
 void vl_port_forget_epoll(int epoll_fd) { (void) epoll_fd; }
 #endif
 
-void vl_port_forked(void) {
-  vl_port_slow_io_running = 0;
-  vl_port_pool_threads = 0;
-#ifdef __linux__
-  failed_forked();
-#endif
-}
-
 /* libuv asserts that no descriptor it closes is 0, 1 or 2. A program may have closed these, and
  * then a descriptor that libuv opens for itself would get the number: so they are occupied
- * while libuv opens some. */
+ * while libuv opens some. By one thread at a time, for another would take what it sees there for
+ * the program's. */
 #ifndef _WIN32
 #include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-unsigned vl_port_occupy_stdio(void) {
-  unsigned occupied = 0;
+enum { HOLDS_LOCK = 8 };
+
+static pthread_mutex_t stdio_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned stdio_occupied;
+static struct stat stdio_file[3];
+
+/* A program may have put a file of its own onto the number meanwhile, that too /dev/null. But
+ * for appending to it, and for this process only, nobody else opens that. */
+static int is_ours(int fd) {
+  struct stat now, *then = &stdio_file[fd];
+  int flags = fcntl(fd, F_GETFL);
+
+  return flags != -1 && flags & O_APPEND && fcntl(fd, F_GETFD) & FD_CLOEXEC &&
+         fstat(fd, &now) == 0 && now.st_dev == then->st_dev && now.st_ino == then->st_ino &&
+         now.st_rdev == then->st_rdev;
+}
+
+static void vacate(void) {
   int fd;
 
   for (fd = 0; fd <= STDERR_FILENO; fd++)
-    if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", O_RDWR | O_CLOEXEC) == fd)
-      occupied |= 1u << fd;
-  return occupied;
+    if (stdio_occupied & 1u << fd && is_ours(fd))
+      close(fd);
+  stdio_occupied = 0;
+}
+
+unsigned vl_port_occupy_stdio(void) {
+  int fd, got;
+
+  pthread_mutex_lock(&stdio_lock);
+  for (fd = 0; fd <= STDERR_FILENO; fd++) {
+    if (fcntl(fd, F_GETFD) != -1)
+      continue;
+    got = open("/dev/null", O_RDWR | O_APPEND | O_CLOEXEC);
+    if (got == fd && fstat(fd, &stdio_file[fd]) == 0)
+      stdio_occupied |= 1u << fd;
+    else if (got != -1)
+      close(got); /* another thread was faster, and has the number */
+  }
+  return HOLDS_LOCK;
 }
 
 void vl_port_vacate_stdio(unsigned occupied) {
-  int fd;
+  if (!(occupied & HOLDS_LOCK))
+    return;
+  vacate();
+  pthread_mutex_unlock(&stdio_lock);
+}
 
-  for (fd = 0; fd <= STDERR_FILENO; fd++)
-    if (occupied & 1u << fd)
-      close(fd);
+/* In a forked child: nobody holds the lock, and nobody will vacate what its holder occupied. */
+static void stdio_forked(void) {
+  pthread_mutex_init(&stdio_lock, NULL);
+  vacate();
 }
 #else
 unsigned vl_port_occupy_stdio(void) { return 0; }
 void vl_port_vacate_stdio(unsigned occupied) { (void) occupied; }
 #endif
+
+void vl_port_forked(void) {
+  vl_port_slow_io_running = 0;
+  vl_port_pool_threads = 0;
+#ifndef _WIN32
+  stdio_forked();
+#endif
+#ifdef __linux__
+  failed_forked();
+#endif
+}
