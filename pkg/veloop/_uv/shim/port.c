@@ -240,6 +240,7 @@ void vl_port_vacate_stdio(unsigned occupied) { (void) occupied; }
 void vl_port_forked(void) {
   vl_port_slow_io_running = 0;
   vl_port_pool_threads = 0;
+  vl_dns_forked();
 #ifndef _WIN32
   stdio_forked();
 #endif

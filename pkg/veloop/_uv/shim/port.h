@@ -14,6 +14,8 @@
  *   the variable becomes, with this macro, one of the function.
  * nthreads: how many threads the pool has. Kept by us for the same reason: a child that ends would
  *   wait, in libuv's destructor, for threads of the parent.
+ * pthread_create: libuv aborts when it cannot have as many threads for its pool as it wants. It gets
+ *   one that was made beforehand, and a smaller pool if there are no more (dns.c).
  *
  * uv_spawn (process.c says why; nothing else in libuv calls these, but for fcntl):
  * sigaction: libuv's handler for SIGCHLD is not installed.
@@ -22,6 +24,8 @@
  * execvp: and done there.
  */
 #ifndef _WIN32
+#include <pthread.h>
+
 extern unsigned int vl_port_slow_io_running;
 __attribute__((unused)) static unsigned int *vl_port_slow_io(void) {
   return &vl_port_slow_io_running;
@@ -33,6 +37,10 @@ __attribute__((unused)) static unsigned int *vl_port_pool(void) {
   return &vl_port_pool_threads;
 }
 #define nthreads (*vl_port_pool())
+
+int vl_port_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                           void *(*entry)(void *), void *argument);
+#define pthread_create vl_port_pthread_create
 #endif
 
 #ifdef __linux__

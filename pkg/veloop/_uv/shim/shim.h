@@ -127,6 +127,7 @@ void vl_poll_forget(vl_loop_t *loop, int fd);
 void vl_stream_drop_queue(vl_handle_t *handle);
 void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
+void vl_dns_forked(void);
 
 /* Without port.h libuv would close a borrowed descriptor, and gets a copy instead. */
 #if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
@@ -135,6 +136,7 @@ enum { VL_CAN_BORROW = 1 };
 enum { VL_CAN_BORROW = 0 };
 #endif
 extern _Thread_local int vl_port_borrowed_fd;
+extern unsigned int vl_port_pool_threads;
 void vl_port_forked(void);
 void vl_port_forget_epoll(int epoll_fd);
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
