@@ -93,19 +93,38 @@ static int retry(int epoll_fd) {
   return left;
 }
 
+/* libuv asserts that waiting never fails. It does when the application has closed the descriptor of
+ * the epoll; then libuv is told that nothing happened, and vl_loop_run the truth. Nothing may
+ * happen only while libuv has a timer; our loops always have one of VL_IDLE milliseconds. */
+_Thread_local int vl_port_poll_errno;
+
+static int wait_for(int epoll_fd, struct epoll_event *events, int max, int timeout,
+                    const sigset_t *mask) {
+  int n;
+
+  if (timeout > VL_IDLE / 2)
+    timeout = -1; /* the kernel need not set up a timer of its own */
+  n = epoll_pwait(epoll_fd, events, max, timeout, mask);
+  if (n == -1 && errno != EINTR) {
+    vl_port_poll_errno = errno;
+    return 0;
+  }
+  return n;
+}
+
 int vl_port_epoll_pwait(int epoll_fd, struct epoll_event *events, int max, int timeout,
                         const sigset_t *mask) {
   int n, part;
 
   while (atomic_load(&any_failed) && retry(epoll_fd) != 0) {
     part = timeout < 0 || timeout > RETRY_AFTER ? RETRY_AFTER : timeout;
-    n = epoll_pwait(epoll_fd, events, max, part, mask);
-    if (n != 0 || part == timeout)
+    n = wait_for(epoll_fd, events, max, part, mask);
+    if (n != 0 || part == timeout || vl_port_poll_errno != 0)
       return n;
     if (timeout > 0)
       timeout -= part;
   }
-  return epoll_pwait(epoll_fd, events, max, timeout, mask);
+  return wait_for(epoll_fd, events, max, timeout, mask);
 }
 
 int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event) {
@@ -165,6 +184,7 @@ int vl_port_keeps_flags(int command) {
   return vl_port_spawn != NULL && (command == F_SETFL || command == F_SETFD);
 }
 #else
+_Thread_local int vl_port_poll_errno;
 void vl_port_forget_epoll(int epoll_fd) { (void) epoll_fd; }
 #endif
 

@@ -8,6 +8,7 @@
 #define VL_SHIM_H
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -139,6 +140,8 @@ extern _Thread_local int vl_port_borrowed_fd;
 extern unsigned int vl_port_pool_threads;
 void vl_port_forked(void);
 void vl_port_forget_epoll(int epoll_fd);
+extern _Thread_local int vl_port_poll_errno;
+enum { VL_IDLE = INT_MAX }; /* what a sleeper that is not needed is set to, milliseconds */
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
