@@ -78,6 +78,7 @@ struct vl_handle {
   int batch;     /* listener: connections accepted in one turn; udp: what a buffer has room for */
   int fd;        /* poll and listener */
   int owned;     /* poll: fd is ours to close */
+  int at_once;   /* poll: epoll knows of it, see poll.c */
   int shutting;  /* stream: half-close when the queue is empty */
   int64_t round; /* stream and udp: in which it was read last */
   int quota;     /* udp: bytes that it may still receive in this round */
