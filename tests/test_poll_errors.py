@@ -4,6 +4,7 @@ libuv calls abort() where the kernel refuses a descriptor it was told to watch, 
 one behind the loop's back runs in a child process that must live to say "usable".
 """
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -17,6 +18,7 @@ from helpers import (
     WINDOWS,
     Pipe,
     RecordingProtocol,
+    fill,
     listening_socket,
     poll,
     run,
@@ -201,6 +203,125 @@ def test_reader_added_for_a_reused_number_is_called(loop, turns):
         finally:
             os.close(new)
             os.close(new_writing)
+
+
+@contextlib.contextmanager
+def reused(loop, *watch, turns=0):
+    """(number, far end) of a socket with the number of one that was watched and is closed."""
+    seen = []
+    with socket_pair() as (old, _):
+        number = old.fileno()
+        for operation in watch:
+            getattr(loop, f"add_{operation}")(number, seen.append, operation)
+        for _ in range(turns):
+            fill(old)
+            poll(loop)
+        seen.clear()
+        old.close()
+        with socket_pair() as (new, far):
+            assert new.fileno() == number
+            yield number, far
+            poll(loop)
+            assert seen == []
+            with contextlib.suppress(FileNotFoundError):  # where asyncio still has both
+                loop.remove_reader(number)
+            loop.remove_writer(number)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize("watch", [["reader"], ["writer"], ["reader", "writer"]])
+def test_file_nobody_asked_to_watch_is_not_watched(loop, watch, turns):
+    # Closed and its number given to another, before the loop polls or after.
+    with reused(loop, *watch, turns=turns) as (_, far):
+        far.send(b"x")
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize("other", ["reader", "writer"])
+def test_callback_of_a_closed_file_does_not_come_with_one_of_the_new_file(loop, other, turns):
+    with reused(loop, other, turns=turns) as (number, far):
+        mine = "writer" if other == "reader" else "reader"
+        seen = []
+        far.send(b"x")
+        try:
+            getattr(loop, f"add_{mine}")(number, seen.append, mine)
+        except FileNotFoundError:  # asyncio's way to put it
+            pass
+        else:
+            run_until(loop, lambda: seen)
+        poll(loop)
+        assert set(seen) <= {mine}
+        assert getattr(loop, f"remove_{other}")(number) is False
+
+
+@pytest.mark.parametrize("removed", ["reader", "writer"])
+def test_removing_one_callback_of_a_closed_file_removes_both(loop, removed):
+    with reused(loop, "reader", "writer") as (number, far):
+        far.send(b"x")
+        with contextlib.suppress(FileNotFoundError):
+            assert getattr(loop, f"remove_{removed}")(number) is True
+        poll(loop)
+        assert loop.remove_reader(number) is False
+        assert loop.remove_writer(number) is False
+
+
+@pytest.mark.parametrize(("first", "second"), [("reader", "writer"), ("writer", "reader")])
+def test_adding_to_a_closed_number_is_refused_and_ends_its_watch(loop, first, second):
+    with socket_pair() as (left, _):
+        number = left.fileno()
+        getattr(loop, f"add_{first}")(number, print)
+        left.close()
+        getattr(loop, f"add_{first}")(number, print)  # asyncio does not ask the kernel here
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            getattr(loop, f"add_{second}")(number, print)
+        assert loop.remove_reader(number) is False
+        assert loop.remove_writer(number) is False
+
+
+@pytest.mark.veloop_only("asyncio's transport fails to watch a number that it believes to know")
+def test_reader_of_a_closed_file_is_not_called_for_a_transport(loop):
+    received = []
+
+    class Receiver(asyncio.Protocol):
+        def data_received(self, data):
+            received.append(data)
+
+    async def main():
+        stale = []
+        with socket_pair() as (old, _):
+            number = old.fileno()
+            loop.add_reader(number, stale.append, 1)
+            old.close()
+            with socket_pair() as (new, far):
+                assert new.fileno() == number
+                transport, _ = await loop.connect_accepted_socket(Receiver, new)
+                far.send(b"x")
+                while not received:
+                    await asyncio.sleep(0)
+                transport.close()
+                assert loop.remove_reader(number)
+                await asyncio.sleep(0.01)
+        assert stale == []
+
+    run(loop, main())
+
+
+def test_same_file_back_on_its_number_keeps_its_callbacks(loop):
+    with Pipe() as pipe:
+        reading, writing = pipe.reading, pipe.writing
+        seen = []
+        loop.add_reader(reading, lambda: seen.append(os.read(reading, 10)))
+        copy = os.dup(reading)
+        try:
+            os.close(reading)
+            os.dup2(copy, reading)
+        finally:
+            os.close(copy)
+        loop.add_writer(reading, print)
+        assert loop.remove_writer(reading)
+        os.write(writing, b"x")
+        run_until(loop, lambda: seen)
+        assert loop.remove_reader(reading)
 
 
 # Each leaves the loop with a descriptor that went away or turned into something else.

@@ -47,6 +47,31 @@ static int poll_start(vl_handle_t *handle) {
   return r;
 }
 
+/* The first start of a watch. libuv has registered the descriptor on trial, to learn whether it can be
+ * watched, and was kept from taking that back twice: now it is changed into what it shall be. */
+static int poll_start_new(vl_handle_t *handle) {
+  int r;
+
+  vl_port_keeps_trial = 1;
+  r = uv_poll_start(&handle->uv.poll, handle->events, on_poll);
+  vl_port_keeps_trial = 0;
+  if (r != 0)
+    return r;
+  handle->at_once = tell_epoll(handle, EPOLL_CTL_MOD) == 0;
+  return handle->at_once ? 0 : poll_start(handle);
+}
+
+static int poll_init(vl_handle_t *handle, int fd) {
+  int r;
+
+  vl_port_keeps_trial = 1;
+  r = uv_poll_init(&handle->loop->uv, &handle->uv.poll, fd);
+  vl_port_keeps_trial = 0;
+  if (r != 0 && r != UV_EEXIST) /* that comes before the trial */
+    epoll_ctl(uv_backend_fd(&handle->loop->uv), EPOLL_CTL_DEL, fd, NULL);
+  return r;
+}
+
 /* The events of a watch that there is already. -> a status if its file is no more. */
 static int poll_change(vl_handle_t *handle) {
   return handle->at_once ? tell_epoll(handle, EPOLL_CTL_MOD) : poll_start(handle);
@@ -56,7 +81,12 @@ static int poll_start(vl_handle_t *handle) {
   return uv_poll_start(&handle->uv.poll, handle->events, on_poll);
 }
 
+static int poll_start_new(vl_handle_t *handle) { return poll_start(handle); }
 static int poll_change(vl_handle_t *handle) { return poll_start(handle); }
+
+static int poll_init(vl_handle_t *handle, int fd) {
+  return uv_poll_init_socket(&handle->loop->uv, &handle->uv.poll, fd);
+}
 #endif
 
 static void on_poll(uv_poll_t *poll, int status, int events) {
@@ -106,7 +136,7 @@ static int poll_new(vl_loop_t *loop, int fd, vl_handle_t **into) {
   handle = vl_handle_alloc(loop, UV_POLL);
   if (handle == NULL)
     return UV_ENOMEM;
-  r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
+  r = poll_init(handle, fd);
   if (r != 0) {
     vl_handle_discard(handle);
     return r;
@@ -133,15 +163,17 @@ void vl_poll_forget(vl_loop_t *loop, int fd) {
 
 int64_t vl_poll_set(vl_loop_t *loop, int fd, int events, int added) {
   vl_handle_t *handle;
-  int r;
+  int before, r;
 
   VL_GUARD(loop);
   if (fd < 0)
     return UV_EBADF;
   handle = fd < loop->npolls ? loop->polls[fd] : NULL;
   if (events != 0 && handle != NULL) {
+    before = handle->events;
     handle->events = events;
-    if (poll_change(handle) == 0)
+    r = poll_change(handle);
+    if (r == 0 || (r == UV_EBADF && events == before)) /* asyncio does not ask the kernel then */
       return handle->id;
   }
   vl_poll_forget(loop, fd);
@@ -151,7 +183,7 @@ int64_t vl_poll_set(vl_loop_t *loop, int fd, int events, int added) {
   if (r != 0)
     return r;
   handle->events = added;
-  r = poll_start(handle);
+  r = poll_start_new(handle);
   if (r != 0) {
     vl_poll_forget(loop, fd);
     return r;

@@ -127,9 +127,15 @@ int vl_port_epoll_pwait(int epoll_fd, struct epoll_event *events, int max, int t
   return wait_for(epoll_fd, events, max, timeout, mask);
 }
 
-int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event) {
-  int r = epoll_ctl(epoll_fd, op, fd, event), known = 0;
+/* Set by poll.c while libuv makes a watch: what it registers on trial may stay, to be changed. */
+_Thread_local int vl_port_keeps_trial;
 
+int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event) {
+  int r, known = 0;
+
+  if (vl_port_keeps_trial && op == EPOLL_CTL_DEL)
+    return 0;
+  r = epoll_ctl(epoll_fd, op, fd, event);
   /* uv_poll_init registers a descriptor on trial, to learn whether it can be polled. Only
    * that call wants the error; it is recognised by its event data being -1. */
   if (op == EPOLL_CTL_ADD && event->data.fd == -1)

@@ -141,6 +141,7 @@ extern _Thread_local int vl_port_borrowed_fd;
 extern unsigned int vl_port_pool_threads;
 void vl_port_forked(void);
 void vl_port_forget_epoll(int epoll_fd);
+extern _Thread_local int vl_port_keeps_trial;
 extern _Thread_local int vl_port_poll_errno;
 enum { VL_IDLE = INT_MAX }; /* what a sleeper that is not needed is set to, milliseconds */
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
