@@ -24,7 +24,7 @@ STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
     arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
-    transport stream datagram tls_state tls_transport tls server
+    transport stream datagram tls_state tls_flow tls_transport tls server
     tcp unix pipe udp sendfile
     children process
 """.split()
