@@ -718,3 +718,21 @@ def test_interrupt_in_a_callback_loses_nothing(loop, kind, callback):
         await stack.aclose()
 
     run(loop, rest())
+
+
+def test_what_was_written_before_an_interrupt_is_sent(loop):
+    # The program may end now: there need not be another run.
+    class Interrupted(RecordingProtocol):
+        def data_received(self, data):
+            for word in WORDS:
+                self.transport.write(word)
+            raise SystemExit
+
+    stack = contextlib.AsyncExitStack()
+    wired = tls_wired(loop, lambda: Interrupted(loop))
+    _, _, peer = run(loop, stack.enter_async_context(wired))
+    peer.send(b"go")
+    with pytest.raises(SystemExit):
+        run_forever(loop)
+    assert peer.recv(len(b"".join(WORDS))) == b"".join(WORDS)
+    run(loop, stack.aclose())

@@ -143,7 +143,7 @@ class SSLTransport(FlowControl):
                 self._protocol.connection_made(self)
             except (SystemExit, KeyboardInterrupt):
                 self._wake_waiter(None)
-                self._go_on_soon()
+                self._interrupted()
                 raise
             except BaseException as exc:
                 self._fatal_error(exc, "Fatal error: protocol.connection_made() call failed.")
@@ -236,7 +236,7 @@ class SSLTransport(FlowControl):
                 session.failure = None
                 raise failure
         except (SystemExit, KeyboardInterrupt):
-            self._go_on_soon()
+            self._interrupted()
             raise
         except BaseException as exc:
             self._fatal_error(exc, "Fatal error on SSL protocol")
@@ -301,6 +301,12 @@ class SSLTransport(FlowControl):
     def _go_on_soon(self) -> None:
         self._loop.call_soon(self._go_on, context=self._context)
 
+    def _interrupted(self) -> None:
+        """Go on in the next run. There may be none, so what was written goes out now."""
+        if self._corked:
+            self._pump()
+        self._go_on_soon()
+
     def _end_of_stream(self) -> None:
         self._tell_eof()
         if self._state == OPEN:
@@ -315,7 +321,7 @@ class SSLTransport(FlowControl):
         try:
             keep_open = self._protocol.eof_received()
         except (SystemExit, KeyboardInterrupt):
-            self._go_on_soon()
+            self._interrupted()
             raise
         except BaseException as exc:
             self._fatal_error(exc, "Error calling eof_received()")
