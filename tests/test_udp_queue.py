@@ -61,7 +61,7 @@ PRELUDE = """
 import ctypes, errno, time
 sys.path.insert(0, {tests!r})
 from tcp_helpers import HOST, turns, until
-from udp_helpers import ANY, Recorder, endpoint, name, pair
+from udp_helpers import ANY, Recorder, endpoint, name, pair, udp_socket
 
 control = ctypes.CDLL({library!r})
 refusing = ctypes.c_int.in_dll(control, "refusing")
@@ -363,6 +363,63 @@ def test_error_received_that_raises_keeps_nothing_waiting(queued):
                 assert await server.got(1) == [b"after"]
                 assert [type(each["exception"]) for each in contexts] == [ZeroDivisionError]
                 contexts.clear()
+        """
+    )
+
+
+# An ICMP message comes while something waits and nothing is read.
+UNREACHABLE = """
+    async def main(loop):
+        with udp_socket() as sock:
+            nobody = sock.getsockname()
+        async with endpoint(loop, remote_addr=nobody) as client:
+            transport = client.transport
+            {pause}
+            transport.sendto(b"refused by the peer")
+            refusing.value = 1
+            transport.sendto(b"waits")
+            {close}
+            await turns(20)
+            refusing.value = 0
+            errors = await client.failed()
+            assert [type(exc) for exc in errors] == [ConnectionRefusedError]
+            if transport.is_closing():
+                assert await client.lost is None
+"""
+
+
+def test_error_of_the_peer_while_a_closed_endpoint_sends_what_waits(queued):
+    queued(UNREACHABLE.format(pause="", close="transport.close()"))
+
+
+@pytest.mark.veloop_only("asyncio's transports of datagrams cannot be paused")
+def test_error_of_the_peer_while_reading_is_paused(queued):
+    queued(UNREACHABLE.format(pause="transport.pause_reading()", close=""))
+
+
+@pytest.mark.veloop_only("asyncio's transports of datagrams cannot be paused")
+def test_paused_endpoint_with_a_queue_leaves_what_comes_in_the_socket(queued):
+    queued(
+        """
+        async def main(loop):
+            async with pair(loop) as (server, client):
+                transport = server.transport
+                client.transport.sendto(b"first")
+                await server.got(1)
+                transport.pause_reading()
+                client.transport.sendto(b"second")
+                refusing.value = 1
+                transport.sendto(b"waits", name(client))
+                await turns(20)
+                refusing.value = 0
+                assert await client.got(1) == [b"waits"]
+                # Nothing is left to do: no turn of the loop, until the time is over.
+                before = time.process_time()
+                await asyncio.sleep(0.3)
+                assert time.process_time() - before < 0.15
+                assert server.data == [b"first"]
+                transport.resume_reading()
+                assert await server.got(2) == [b"first", b"second"]
         """
     )
 

@@ -24,6 +24,7 @@
 #include "../decl/tcp.h"
 #include "../decl/pipe.h"
 #include "../decl/udp.h"
+#include "../decl/datagram.h"
 #include "../decl/listener.h"
 #include "../decl/poll.h"
 #include "../decl/dns.h"
