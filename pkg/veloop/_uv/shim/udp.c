@@ -205,6 +205,15 @@ typedef struct {
   char data[];
 } datagram_t;
 
+/* With ENOBUFS asyncio drops the datagram and tells the protocol. libuv takes it for EAGAIN and
+ * would try again, at once and for as long as it lasts, since the socket is writable. On Linux it
+ * gets another number instead, from port.c; elsewhere errno still knows, of what was sent at once. */
+static int true_status(int r) {
+  if (r == -VL_PORT_ENOBUFS || (r == UV_EAGAIN && errno == ENOBUFS))
+    return UV_ENOBUFS;
+  return r;
+}
+
 /* One record in a turn says that something went out; each that could not be sent has its own. */
 static void on_sent(uv_udp_send_t *request, int status) {
   datagram_t *datagram = (datagram_t *) request;
@@ -217,7 +226,7 @@ static void on_sent(uv_udp_send_t *request, int status) {
     return;
   if (status < 0 || handle->told != loop->filled) {
     handle->told = loop->filled;
-    vl_emit(loop, VL_WRITE, handle->id, status, 0);
+    vl_emit(loop, VL_WRITE, handle->id, true_status(status), 0);
   }
 }
 
@@ -255,7 +264,8 @@ int64_t vl_udp_send(vl_handle_t *handle, const char *data, size_t size, const ch
     address = (const struct sockaddr *) &storage;
     memcpy(&storage, raw, address_size((const struct sockaddr *) raw));
   }
-  r = uv_udp_try_send(&handle->uv.udp, &buf, 1, address);
+  errno = 0; /* while others wait nothing is tried */
+  r = true_status(uv_udp_try_send(&handle->uv.udp, &buf, 1, address));
   if (r == UV_EAGAIN)
     return enqueue(handle, data, size, address);
   return r < 0 ? r : 0;
