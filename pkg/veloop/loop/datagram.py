@@ -3,7 +3,8 @@
 `UdpTransport` has a socket of AF_INET or AF_INET6, by uv_udp_t: datagrams come in batches, many
 records in one turn. `WatchedTransport` has a socket of any other family (Unix, CAN, netlink ...):
 the shim says when it is ready, and the socket module does the rest, since it alone knows the
-family's addresses (see shim/datagram.c). `DatagramTransport` is what both share, and asyncio's rules.
+family's addresses (see shim/datagram.c). `DatagramTransport` is what both share, and asyncio's
+rules.
 
 An exception from the protocol ends nothing: it goes to the loop's exception handler, or to the
 caller of sendto() in the midst of which it was raised. That is asyncio's way with datagrams.
