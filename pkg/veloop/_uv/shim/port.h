@@ -24,6 +24,7 @@
  * fork, waitpid: vfork; and a child that somebody else has reaped is no reason to abort.
  * signal, sigprocmask, fcntl: what the new child does to its signals and descriptors is skipped,
  * execvp: and done there.
+ * read: does not wait for the end of a pipe that another child may have.
  */
 #ifndef _WIN32
 extern unsigned int vl_port_slow_io_running;
@@ -50,6 +51,7 @@ long vl_port_refused(long number);
 pid_t vl_port_waitpid(pid_t pid, int *status, int options);
 int vl_port_keeps_flags(int command);
 int vl_port_execvp(void);
+ssize_t vl_port_read(int fd, void *data, size_t size);
 
 #define epoll_ctl vl_port_epoll_ctl
 #define epoll_pwait vl_port_epoll_pwait
@@ -73,4 +75,5 @@ int vl_port_execvp(void);
 #define fcntl(fd, ...) \
   (vl_port_keeps_flags((int) vl_port_first(__VA_ARGS__, 0)) ? 0 : (fcntl)(fd, __VA_ARGS__))
 #define execvp(file, arguments) ((void) (file), (void) (arguments), vl_port_execvp())
+#define read(fd, data, size) vl_port_read(fd, data, size)
 #endif

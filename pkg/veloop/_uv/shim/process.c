@@ -7,13 +7,17 @@
  * kernel cannot execute. So port.h turns all of that into nothing and execvp into child() below,
  * which does what Popen's child does. Two more redirections: fork is vfork, as in Popen (copying
  * the page tables of a big process takes many milliseconds); and libuv gets no SIGCHLD, which
- * is the application's: the end of a child comes through a pidfd, whoever handles signals. */
+ * is the application's: the end of a child comes through a pidfd, whoever handles signals.
+ *
+ * No lock of Python's is held meanwhile, so other threads may fork, too. Their children inherit what
+ * uv_spawn has open, among it the end of the pipe that tells of exec: vl_port_read sees to that. */
 #include "shim.h"
 
 #ifdef __linux__
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -37,11 +41,12 @@ enum {
 };
 
 static _Thread_local sigset_t signal_mask; /* of this thread, before libuv blocks everything */
+static _Thread_local volatile int memory_is_shared; /* the child's is the parent's */
 
 /* ----------------------------------------------------------------------------- in the child
  *
  * Memory is still the parent's (vfork), and other threads of it may have been anywhere: only
- * system calls here, and no writing to anything but the stack and errno. */
+ * system calls here, and no writing to anything but the stack, errno and memory_is_shared. */
 
 static int failed(int stage) {
   errno |= stage << STAGE_SHIFT;
@@ -122,12 +127,28 @@ static int child(const vl_spawn_t *what) {
   return failed(VL_SPAWN_EXEC);
 }
 
-int vl_port_execvp(void) { return child(vl_port_spawn); }
+int vl_port_execvp(void) {
+  memory_is_shared = 1;
+  return child(vl_port_spawn);
+}
 
 /* ---------------------------------------------------------------------------- in the parent */
 
 int vl_process_can_spawn(void) {
   return syscall(SYS_close_range, ~0U, ~0U, CLOSE_ON_EXEC) == 0;
+}
+
+/* libuv waits for the end of the pipe to which its child writes what went wrong. A process that another
+ * thread forks meanwhile has a copy of the other end, and may live for days. But vfork returned
+ * when the child had run exec, or was dead: what is not in the pipe now will never be. Only where an
+ * emulator (qemu, valgrind) makes vfork a fork, which shows, libuv has to wait. */
+ssize_t vl_port_read(int fd, void *data, size_t size) {
+  int available = 0;
+
+  if (vl_port_spawn != NULL && memory_is_shared && ioctl(fd, FIONREAD, &available) == 0 &&
+      available == 0)
+    return 0;
+  return read(fd, data, size);
 }
 
 /* In the child a number that is no descriptor here might be libuv's own. */
@@ -171,6 +192,7 @@ int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
   }
   pthread_sigmask(SIG_SETMASK, NULL, &signal_mask);
   occupied = vl_port_occupy_stdio(); /* uv_spawn opens pipes */
+  memory_is_shared = 0;
   vl_port_spawn = what;
   r = uv_spawn(&loop->uv, &handle->uv.process, &options);
   vl_port_spawn = NULL;
