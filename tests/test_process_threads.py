@@ -4,12 +4,15 @@ A child's exec waits as long as somebody has a lease on the program's file. So t
 lasts exactly until another thread has done what it is to do meanwhile.
 """
 
+import os
 import textwrap
+import threading
 
 import pytest
 
 from children import run_script
 from helpers import LINUX
+from process_helpers import PIPE, output_of, run
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -137,3 +140,27 @@ def test_failure_is_known_with_a_process_forked_meanwhile(script):
         """
     )
     assert output == "not found\n"
+
+
+def test_environment_changes_in_another_thread(loop):
+    names = [f"VELOOP_TEST_{n}" for n in range(200)]
+    stop = threading.Event()
+
+    def change():
+        while not stop.is_set():
+            for name in names:
+                os.environ[name] = "x" * 20
+            for name in names:
+                del os.environ[name]
+
+    os.environ["VELOOP_TEST"] = "kept"
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(40):
+            command = output_of("/bin/sh", "-c", "echo $VELOOP_TEST", stdout=PIPE)
+            assert run(loop, command) == (0, b"kept\n")
+    finally:
+        stop.set()
+        thread.join()
+        del os.environ["VELOOP_TEST"]

@@ -7,7 +7,7 @@ be safe for it. So is everything where the redirections of shim/port.h are missi
 Windows, VELOOP_SYSTEM_LIBUV, and Linux before 5.11, which has no close_range() for close-on-exec.
 
 One thing differs, and is the hazard: Popen holds the GIL until exec, uv_spawn does not. Other
-threads run meanwhile, so shim/process.c relies on nothing that they can change: a process that
+threads run meanwhile, so the shim relies on nothing that they can change: a process that
 they fork does not keep uv_spawn waiting, and the child's environment is a copy, made under the GIL.
 
 `watch` finds out that a child is dead, by a pidfd or, where there is none, in a thread. Neither

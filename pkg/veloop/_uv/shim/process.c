@@ -10,7 +10,8 @@
  * is the application's: the end of a child comes through a pidfd, whoever handles signals.
  *
  * No lock of Python's is held meanwhile, so other threads may fork, too. Their children inherit what
- * uv_spawn has open, among it the end of the pipe that tells of exec: vl_port_read sees to that. */
+ * uv_spawn has open, among it the end of the pipe that tells of exec: vl_port_read sees to that.
+ * And they may change the environment: environment.c sees to that. */
 #include "shim.h"
 
 #ifdef __linux__
@@ -32,8 +33,6 @@
 #endif
 
 #if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
-
-extern char **environ;
 
 enum {
   CLOSE_ON_EXEC = 1 << 2, /* CLOSE_RANGE_CLOEXEC */
@@ -118,7 +117,7 @@ static int child(const vl_spawn_t *what) {
       (what->process_group >= 0 && setpgid(0, what->process_group) < 0))
     return failed(VL_SPAWN_PREPARE);
   for (path = what->paths; *path != NULL; path++) {
-    execve(*path, what->argv, what->env != NULL ? what->env : environ);
+    execve(*path, what->argv, what->env);
     if (first == 0 && errno != ENOENT && errno != ENOTDIR)
       first = errno;
   }
@@ -164,7 +163,7 @@ static int check_descriptors(const vl_spawn_t *what) {
   return 0;
 }
 
-int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
+static int64_t spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
   uv_stdio_container_t stdio[3];
   uv_process_options_t options;
   vl_handle_t *handle;
@@ -172,7 +171,6 @@ int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
   int64_t pid;
   int i, r;
 
-  VL_GUARD(loop);
   *stage = VL_SPAWN_PREPARE;
   r = check_descriptors(what);
   if (r != 0)
@@ -205,6 +203,23 @@ int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
     return pid;
   *stage = -r >> STAGE_SHIFT;
   return -(-r & ((1 << STAGE_SHIFT) - 1));
+}
+
+int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
+  vl_spawn_t own = *what;
+  int64_t pid;
+
+  VL_GUARD(loop);
+  *stage = VL_SPAWN_NOT_BEGUN;
+  if (what->env == NULL) {
+    own.env = vl_environment();
+    if (own.env == NULL)
+      return UV_ENOMEM;
+  }
+  pid = spawn(loop, &own, stage);
+  if (what->env == NULL)
+    free(own.env);
+  return pid;
 }
 
 #else
