@@ -23,7 +23,7 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups"]
 STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
-    arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
+    arguments nesting debug timers wakeup poll signals dns sockets executor asyncgens core
     transport stream datagram tls_state tls_transport tls server
     tcp unix pipe udp sendfile
     children process

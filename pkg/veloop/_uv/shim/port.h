@@ -12,6 +12,7 @@
  *   a new pool, but goes on counting from where the parent was; once the count is at its limit,
  *   no name is resolved any more. So we keep the count, to reset it. Libuv's own declaration of
  *   the variable becomes, with this macro, one of the function.
+ * sendmsg, sendmmsg: ENOBUFS becomes an errno that libuv does not take for EAGAIN (see udp.c).
  *
  * uv__signal_global_init: libuv guards the signals that it watches by a pipe for the whole process, made
  *   with the first loop, and anew in every forked child, which aborts if it cannot. Programs close
@@ -38,6 +39,7 @@ __attribute__((unused)) static unsigned int *vl_port_slow_io(void) {
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -48,6 +50,9 @@ int vl_port_epoll_pwait(int epoll_fd, struct epoll_event *events, int max, int t
                         const sigset_t *mask);
 int vl_port_refuses(long number, long argument);
 long vl_port_refused(long number);
+struct mmsghdr;
+ssize_t vl_port_sendmsg(int fd, const struct msghdr *message, int flags);
+int vl_port_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags);
 pid_t vl_port_waitpid(pid_t pid, int *status, int options);
 int vl_port_keeps_flags(int command);
 int vl_port_execvp(void);
@@ -55,6 +60,8 @@ ssize_t vl_port_read(int fd, void *data, size_t size);
 
 #define epoll_ctl vl_port_epoll_ctl
 #define epoll_pwait vl_port_epoll_pwait
+#define sendmsg vl_port_sendmsg
+#define sendmmsg vl_port_sendmmsg
 #define vl_port_first(a, ...) a
 #define vl_port_second(a, b, ...) b
 #define syscall(...) \
