@@ -178,6 +178,7 @@ DECL_ALONE = {
     "error": "names and texts that libuv itself defines",
 }
 SHIM_ALONE = {
+    "environment": "for process.c only",
     "port": "what differs between platforms, for the other shims only",
     "faults": "system calls that fail, in builds for the soak test",
 }

@@ -465,26 +465,6 @@ def test_switch_against_vfork(loop, used_libuv, monkeypatch):
     assert used_libuv() in (None, False)
 
 
-def test_other_threads_run_while_a_child_starts(loop):
-    """Nothing of this process is stopped but the starting thread: here, by a program on a FIFO."""
-    counted = []
-    stop = threading.Event()
-
-    def count():
-        while not stop.wait(0.001):
-            counted.append(1)
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
-        for _ in range(20):
-            assert run(loop, output_of("true"))[0] == 0
-    finally:
-        stop.set()
-        thread.join()
-    assert counted
-
-
 def test_python_as_a_child_has_its_usual_signals(loop):
     source = "import signal; print(signal.getsignal(signal.SIGINT).__name__)"
     code, output = run(loop, output_of(*python(source)))

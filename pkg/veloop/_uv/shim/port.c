@@ -169,10 +169,6 @@ int vl_port_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags
   return r;
 }
 
-int vl_port_sigaction(int number, const struct sigaction *action, struct sigaction *before) {
-  return number == SIGCHLD ? 0 : sigaction(number, action, before);
-}
-
 /* Called for a child that could not exec. It is reaped by another if the program ignores SIGCHLD,
  * or waits for any child. */
 pid_t vl_port_waitpid(pid_t pid, int *status, int options) {

@@ -143,5 +143,6 @@ void vl_port_forget_epoll(int epoll_fd);
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
+char **vl_environment(void);
 
 #endif
