@@ -71,10 +71,7 @@ class Listener:
         self._seen += 1
         if a < 0:
             self._on_error(error(a), paused=bool(b))
-        else:
-            self._on_connection(a, b)
-
-    def _on_connection(self, a: int, b: int) -> None:
+            return
         handle = ffi.cast("vl_handle_t *", a)
         slab = self._loop._driver.slab
         end = b + 6 + sum(slab[b : b + 2])  # two sizes, two addresses, a descriptor
@@ -88,7 +85,7 @@ class Listener:
             self.forget_late()
         try:
             if a > 0:
-                self._on_connection(a, b)
+                self._on_event(kind, a, b)
         finally:
             server._accepting -= 1
             server._wakeup_if_done()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import socket
-import sys
+import struct
 from asyncio import constants, trsock
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ UV_EOF = lib.UV_EOF
 VL_EFOREIGN = lib.VL_EFOREIGN
 
 vl_stream_write = lib.vl_stream_write
+
+_last_int = struct.Struct("=i").unpack_from
 
 # Fewer bytes than this are joined: copying them is cheaper than describing them to C.
 _JOIN_MAX = 32 * 1024
@@ -104,13 +106,14 @@ class StreamTransport(Transport):
         self._ident = ident = lib.vl_handle_id(handle)
         loop._driver.targets[ident] = self._on_event
         # Its number in loop._given: the application may close its socket before this ends.
-        self._registered = -1
-        if sock is not None:
-            self._registered = sock.fileno()
-        elif addresses:
-            self._registered = int.from_bytes(addresses[-4:], sys.byteorder, signed=True)
-        if self._registered != -1:
-            loop._given[self._registered] = self
+        self._registered = fd = -1
+        if addresses:
+            fd = _last_int(addresses, -4)[0]
+        elif sock is not None:
+            fd = sock.fileno()
+        if fd != -1:
+            self._registered = fd
+            loop._given[fd] = self
 
     def _start(self) -> None:
         """Tell the protocol, and begin to read unless it paused or closed at once."""
