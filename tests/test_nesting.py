@@ -1,6 +1,7 @@
 """Nested running: what nest_asyncio patches into asyncio's loop, and ours has when asked."""
 
 import asyncio
+import contextvars
 import sys
 
 import pytest
@@ -237,5 +238,23 @@ def test_run_is_nested_in_a_turn_with_connections_and_timers(nesting, debug):
             assert await protocol.received(20) == b"x" * 20
             transport.close()
             await protocol.lost
+
+    run(nesting, main())
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_task_with_the_context_of_a_suspended_one_goes_on_after_it(nesting, debug):
+    nesting.set_debug(debug)
+    context = contextvars.copy_context()
+
+    async def main():
+        async def nest():
+            await asyncio.sleep(0)
+            return nesting.run_until_complete(value("nested", turns=10))
+
+        other = nesting.create_task(value("other", turns=5), context=context)
+        task = nesting.create_task(nest(), context=context)
+        assert await task == "nested"
+        assert await other == "other"
 
     run(nesting, main())

@@ -7,6 +7,7 @@ about is tried where it could matter.
 
 import asyncio
 import socket
+import unittest.mock
 
 import pytest
 
@@ -65,6 +66,34 @@ def test_data_kept_by_the_protocol_stays_what_it_was(loop):
 
     run(loop, main())
     assert b"".join(pieces) == b"".join(b"%04d" % number for number in range(100))
+
+
+class Proxy:
+    """Stands for another protocol, and forwards whatever it is asked, as tracing libraries do."""
+
+    def __init__(self, target):
+        self._target = target
+
+    def __getattr__(self, name):
+        return getattr(self._target, name)
+
+
+@pytest.mark.parametrize("kind", [lambda mock: mock, Proxy], ids=["mock", "proxy"])
+def test_protocol_that_answers_every_attribute_gets_bytes(loop, kind):
+    async def main():
+        pieces = asyncio.Queue()
+        mock = unittest.mock.MagicMock()
+        mock.data_received = pieces.put_nowait
+        async with wired(loop, way="given") as (transport, _, peer):
+            transport.set_protocol(kind(mock))
+            kept = []
+            for word in (b"first", b"second", b"third"):
+                peer.send(word)
+                kept.append(await pieces.get())
+            assert kept == [b"first", b"second", b"third"]
+            assert {type(piece) for piece in kept} == {bytes}
+
+    run(loop, main())
 
 
 def test_one_call_takes_at_most_as_much_as_asyncio_does(loop):

@@ -81,8 +81,9 @@ class Core(asyncio.AbstractEventLoop):
         self._stopping: bool | int = False
         self._nesting = False  # allowed?
         self._nested = 0  # nested runs under way
+        self._put_off: list[Handle | TimerHandle] = []  # until one of them is done
         self._thread_id: int | None = None
-        self._ready: deque[Handle] = deque()
+        self._ready: deque[Handle | TimerHandle] = deque()
         self._due: deque[TimerHandle] = deque()
         self._timers = Timers()
         self._driver = Driver()
@@ -225,6 +226,8 @@ class Core(asyncio.AbstractEventLoop):
             del handle  # see debug.run_handle
 
     def _callback_failed(self, handle: Handle | TimerHandle, exc: BaseException) -> None:
+        if self._nested and nesting.put_off(self, handle):
+            return
         what = debug.format_callback(handle._callback, handle._args)
         context: dict[str, Any] = {
             "message": f"Exception in callback {what}",

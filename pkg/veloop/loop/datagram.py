@@ -3,7 +3,8 @@
 `UdpTransport` has a socket of AF_INET or AF_INET6, by uv_udp_t: datagrams come in batches, many
 records in one turn. `WatchedTransport` has a socket of any other family (Unix, CAN, netlink ...):
 the shim says when it is ready, and the socket module does the rest, since it alone knows the
-family's addresses (see shim/udp.c). `DatagramTransport` is what both share, and asyncio's rules.
+family's addresses (see shim/datagram.c). `DatagramTransport` is what both share, and asyncio's
+rules.
 
 An exception from the protocol ends nothing: it goes to the loop's exception handler, or to the
 caller of sendto() in the midst of which it was raised. That is asyncio's way with datagrams.
@@ -462,7 +463,7 @@ class WatchedTransport(DatagramTransport):
         self._own = sock if ours else sock.dup()
         try:
             driver = loop._driver
-            check(lib.vl_udp_watch(driver.pointer, self._own.fileno(), driver.out))
+            check(lib.vl_datagram_watch(driver.pointer, self._own.fileno(), driver.out))
         except BaseException:
             if not ours:
                 self._own.close()
@@ -472,7 +473,7 @@ class WatchedTransport(DatagramTransport):
     def _watch(self) -> None:
         if self._handle is not None:
             events = (VL_READABLE if self._live else 0) | (VL_WRITABLE if self._queue else 0)
-            check(lib.vl_udp_watch_for(self._handle, events))
+            check(lib.vl_datagram_watch_for(self._handle, events))
 
     def _on_event(self, kind: int, events: int, unused: int) -> None:
         if events & VL_READABLE:

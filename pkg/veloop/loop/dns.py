@@ -144,18 +144,22 @@ def _service(port: str | bytes | int | None) -> Any:
         return port
     if isinstance(port, str):
         return port.encode()
-    if isinstance(port, int):
-        return b"%d" % port
-    raise OSError(f"getaddrinfo() argument 2 must be integer or string, not {port!r}")
+    if type(port) is not int:
+        socket.getaddrinfo(None, port)  # raises for what it does not take: True, enumerations
+    return b"%d" % port
 
 
 async def getnameinfo(loop: EventLoop, address: tuple[Any, ...], flags: int) -> tuple[str, str]:
     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     if not _plain(address) or flags & numeric == numeric:
         return socket.getnameinfo(address, flags)
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    host, percent, _ = address[0].partition("%")
+    if percent:
+        socket.getnameinfo(address, flags | numeric)  # raises for a zone that is none
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     request = Request(loop)
-    raw = sockaddr.pack(family, address)
+    # The scope is what the tuple says, without regard to the zone: so the socket module has it.
+    raw = sockaddr.pack(family, (host, *address[1:]))
     answer: tuple[str, str] = await request.wait(
         lib.vl_getnameinfo(loop._driver.pointer, raw, flags)
     )

@@ -13,6 +13,7 @@ from asyncio import tasks
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..events import Handle, TimerHandle
     from .core import Core
 
 # Instead of True in Core._stopping: stop, but only the innermost run.
@@ -55,10 +56,22 @@ def run_until_complete(loop: Core, future: Any) -> Any:
         tasks._enter_task(loop, task)
         loop._current_handle = current_handle
         loop._nested -= 1
+        loop._ready.extend(loop._put_off)
+        loop._put_off.clear()
         # A nested run outside of this one may be done meanwhile too, and must look.
         loop._stopping = stopped or (INNER if loop._nested else False)
         future.remove_done_callback(done)
     return future.result()
+
+
+def put_off(loop: Core, handle: Handle | TimerHandle) -> bool:
+    """Is the handle's context that of a suspended task? Then it can only be run after that one."""
+    try:
+        handle._context.run(int)
+    except RuntimeError:
+        loop._put_off.append(handle)
+        return True
+    return False
 
 
 def _runs_by_itself() -> bool:

@@ -16,6 +16,7 @@ import errno
 import os
 import stat
 import sys
+from asyncio import constants
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,10 @@ class PipeTransport(StreamTransport):
     """What both directions share. The protocol is told; the file object is closed in the end."""
 
     __slots__ = ("_fd", "_pipe")
+
+    # Both need a socket, or both directions.
+    _sendfile_compatible = constants._SendfileMode.UNSUPPORTED
+    _start_tls_compatible = False
 
     _kind = "pipe"
     _lost_write = "pipe closed by peer or os.write(pipe, data) raised exception."

@@ -282,8 +282,10 @@ class StreamTransport(Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         driver = self._loop._driver
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        # TLS copies at once what it is given, so it is not given a copy.
-        self._slab = driver.view if getattr(protocol, "takes_views", False) else driver.slab
+        # TLS copies at once what it is given, so it is not given a copy. The class is asked: a
+        # mock, or a proxy with a __getattr__, says yes to whatever the instance is asked.
+        views = getattr(type(protocol), "takes_views", False) is True
+        self._slab = driver.view if views else driver.slab
         self._protocol = protocol
 
     def is_reading(self) -> bool:

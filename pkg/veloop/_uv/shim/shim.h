@@ -24,6 +24,7 @@
 #include "../decl/tcp.h"
 #include "../decl/pipe.h"
 #include "../decl/udp.h"
+#include "../decl/datagram.h"
 #include "../decl/listener.h"
 #include "../decl/poll.h"
 #include "../decl/dns.h"
@@ -136,11 +137,14 @@ enum { VL_CAN_BORROW = 1 };
 #else
 enum { VL_CAN_BORROW = 0 };
 #endif
+/* What libuv is told instead of ENOBUFS where it sends datagrams: no system has such an errno. */
+enum { VL_PORT_ENOBUFS = 1 << 20 };
 extern _Thread_local int vl_port_borrowed_fd;
 void vl_port_forked(void);
 void vl_port_forget_epoll(int epoll_fd);
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
+char **vl_environment(void);
 
 #endif
