@@ -34,6 +34,7 @@ from .timers import Timers
 
 if TYPE_CHECKING:
     from .datagram import DatagramTransport
+    from .server import Listener
     from .stream import StreamTransport
 
     if sys.version_info >= (3, 12):
@@ -86,8 +87,8 @@ class Core(asyncio.AbstractEventLoop):
         self._due: deque[TimerHandle] = deque()
         self._timers = Timers()
         self._driver = Driver()
-        # By their descriptors: the transports whose socket objects applications may know.
-        self._given: dict[int, StreamTransport | DatagramTransport] = {}
+        # By their descriptors: who has a socket that applications can get at too.
+        self._given: dict[int, StreamTransport | DatagramTransport | Listener] = {}
         self._signals = Signals(self)
         self._executor = DefaultExecutor(self)
         self._task_factory: Callable[..., Any] | None = None
@@ -341,7 +342,8 @@ class Core(asyncio.AbstractEventLoop):
     def _check_not_given(self, fd: int) -> None:
         """Refuse a descriptor that a transport was given: two would read from it."""
         transport = self._given.get(fd)
-        if transport is not None and transport._fileno() == fd:
+        # As with asyncio, one that is closing does not count.
+        if transport is not None and not transport.is_closing() and transport._fileno() == fd:
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
     def _check_closed(self) -> None:

@@ -87,6 +87,7 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         "_live",
         "_orphaned",
         "_paused",
+        "_registered",
         "_run",
         "_sock",
     )
@@ -112,7 +113,8 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         self._run = self._context.run
         self._ident = ident = lib.vl_handle_id(handle)
         loop._driver.targets[ident] = self._on_event
-        loop._given[sock.fileno()] = self
+        self._registered = sock.fileno()  # the application may close its socket before this ends
+        loop._given[self._registered] = self
 
     async def _start(self) -> None:
         """connection_made in a turn of its own, and reading after it, as with asyncio."""
@@ -310,8 +312,8 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         if handle is None:
             return
         del self._loop._driver.targets[self._ident]
-        if self._loop._given.get(self._sock.fileno()) is self:
-            del self._loop._given[self._sock.fileno()]
+        if self._loop._given.get(self._registered) is self:
+            del self._loop._given[self._registered]
         check(lib.vl_handle_close(handle))
 
     def _close_sockets(self) -> None:

@@ -7,6 +7,7 @@ hosts and no host. Everything else goes through libuv's thread pool.
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -194,6 +195,8 @@ async def resolve(
     This calls loop.getaddrinfo(), which applications override to bring their own resolver.
     """
     host, port = address[:2]
+    if hasattr(port, "__index__"):  # numpy's integers are no int
+        port = operator.index(port)
     info = _known_address(host, port, family, type, proto, *address[2:])
     if info is not None:
         return [info]

@@ -98,7 +98,7 @@ class PipeTransport(StreamTransport):
         if method in ("get_buffer", "buffer_updated"):  # data would be lost in between
             super()._protocol_failed(exc, method)
             return
-        # Unlike a socket's, asyncio's pipe transports stay open then.
+        # Unlike a socket's, asyncio's pipe transports stay open when data_received fails, say.
         self._loop.call_exception_handler(
             {
                 "message": f"protocol.{method}() failed",
@@ -107,8 +107,6 @@ class PipeTransport(StreamTransport):
                 "protocol": self._protocol,
             }
         )
-        if method == "connection_made":
-            self._begin_reading()
 
     def _release(self) -> None:
         pipe, self._pipe = self._pipe, None

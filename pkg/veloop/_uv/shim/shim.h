@@ -80,6 +80,8 @@ struct vl_handle {
   int owned;     /* poll: fd is ours to close */
   int shutting;  /* stream: half-close when the queue is empty */
   int64_t round; /* stream and udp: in which it was read last */
+  int failures;  /* listener: of accept, one after the other */
+  int64_t told_of; /* listener: its records so far */
   int quota;     /* udp: bytes that it may still receive in this round */
   int64_t told;  /* udp: in which run something that was sent got a record */
   chunk_t *waiting, *waiting_last, *flying;
