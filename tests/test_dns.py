@@ -6,9 +6,11 @@ The grids use only what resolves without a network: numbers, /etc/hosts, and mal
 import asyncio
 import itertools
 import socket
+import textwrap
 
 import pytest
 
+from children import run_script
 from helpers import LINUX, async_outcome, has_ipv6, outcome, run, run_turns
 
 NUMERIC_HOSTS = [
@@ -453,3 +455,48 @@ def test_lookup_of_a_name_can_be_cancelled(loop):
         return await loop.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST)
 
     assert run(loop, main())[0] == "127.0.0.1"
+
+
+# ------------------------------------------------------------ when threads are short
+
+SHORTAGE = """
+    import encodings.idna, resource
+
+    def limit(kib):
+        with open("/proc/self/statm") as file:
+            size = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + kib * 1024, -1))
+
+    async def look():
+        return len(await asyncio.get_running_loop().getaddrinfo("localhost", 80)) > 0
+
+    async def twice():
+        for _ in range(2):
+            try:
+                print(await look())
+            except RuntimeError as exc:
+                print(exc)
+            resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+"""
+
+
+@pytest.mark.skipif(not LINUX, reason="memory is limited by Linux only")
+def test_lookup_without_a_thread_is_an_error(loop_kind):
+    script = textwrap.dedent(SHORTAGE) + "limit(4 << 10)\nrun(twice())\n"
+    assert run_script(loop_kind, script).stdout.splitlines() == ["can't start new thread", "True"]
+
+
+@pytest.mark.veloop_only("asyncio's executor fails with the first thread it cannot have")
+@pytest.mark.skipif(not LINUX, reason="memory is limited by Linux only")
+def test_lookups_are_content_with_few_threads(loop_kind):
+    script = textwrap.dedent(SHORTAGE) + textwrap.dedent(
+        """
+        async def many():
+            return await asyncio.gather(*[look() for _ in range(20)])
+
+        run(asyncio.sleep(0))
+        limit(20 << 10)  # each has a stack of 8 MiB
+        print(all(run(many())))
+        """
+    )
+    assert run_script(loop_kind, script).stdout == "True\n"

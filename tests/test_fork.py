@@ -607,3 +607,31 @@ def test_default_executor_works_on_both_sides(loop_kind):
         """,
     )
     assert lines == ["child 7", "parent 7"]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["child does not", "child does too"])
+def test_child_of_one_that_resolved_a_name_may_end_normally(loop_kind, again):
+    # Its end does not wait for threads of the pool that only the parent has.
+    lines = script(
+        loop_kind,
+        f"""
+        async def resolve():
+            return len(await asyncio.get_running_loop().getaddrinfo("localhost", 80)) > 0
+
+        def child(depth):
+            pid = os.fork()
+            if pid == 0:
+                if {again} and not run(resolve()):
+                    sys.exit(1)
+                if depth:
+                    child(depth - 1)
+                sys.exit(7 + depth)
+            status = os.waitpid(pid, 0)[1]
+            print(os.waitstatus_to_exitcode(status))
+
+        assert run(resolve())
+        child(1)
+        assert run(resolve())
+        """,
+    )
+    assert lines == ["7", "8"]

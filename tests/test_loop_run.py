@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from helpers import Background, collect, in_thread, run, run_turns
+from children import run_script
+from helpers import LINUX, Background, collect, in_thread, run, run_turns
 
 # ------------------------------------------------------------ stop
 
@@ -518,3 +519,44 @@ def test_deep_chain_of_runs_in_threads(new_loop):
         return run(loop, main())
 
     assert len(set(chain(4))) == 5
+
+
+# ------------------------------------------------------------ what others do to its descriptors
+
+
+@pytest.mark.skipif(not LINUX, reason="finds the descriptors by what Linux calls them")
+@pytest.mark.parametrize("waits", ["for nothing", "a moment", "for ever"])
+@pytest.mark.parametrize("which", ["its epoll", "every descriptor"])
+def test_loop_whose_descriptors_were_closed(loop_kind, which, waits):
+    # By a daemon, say, that closes whatever it may have inherited, with a loop already there.
+    script = f"""
+        loop = new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        names = {{int(name): f"/proc/self/fd/{{name}}" for name in os.listdir("/proc/self/fd")}}
+        names = {{fd: os.readlink(path) for fd, path in names.items() if os.path.exists(path)}}
+
+        async def main():
+            for fd, name in names.items():
+                if fd > 2 and ("eventpoll" in name or {which!r} == "every descriptor"):
+                    os.close(fd)
+            if {waits!r} == "for ever":
+                await loop.create_future()
+            await asyncio.sleep(0.01)
+            while {waits!r} == "for nothing":
+                await asyncio.sleep(0)
+
+        for _ in range(2):
+            coro = main()
+            try:
+                loop.run_until_complete(coro)
+            except OSError as exc:
+                print(exc.errno)
+            names.clear()
+        try:
+            loop.close()
+        except OSError as exc:
+            assert {which!r} == "every descriptor" and exc.errno == 9  # of a socket of Python's
+        run(asyncio.sleep(0.01))
+        os._exit(0)  # the tasks are left as they are
+    """
+    assert run_script(loop_kind, script).stdout.splitlines() == ["9", "9"]

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from helpers import LINUX, PATIENCE, Background, drain, in_thread, run, socket_pair
+from children import run_script
+from helpers import LINUX, PATIENCE, WINDOWS, Background, drain, in_thread, run, socket_pair
 from tcp_helpers import address, in_executor, serving, turns, wired
 
 corrupts = pytest.mark.veloop_only("asyncio lets other threads corrupt the loop")
@@ -410,3 +411,31 @@ def test_threads_that_call_while_the_loop_closes(new_loop):
             ready.wait(PATIENCE)
             loop.run_until_complete(asyncio.sleep(0))
             loop.close()
+
+
+# ------------------------------------------------------------ a process without standard streams
+
+
+@pytest.mark.skipif(WINDOWS, reason="numbers 0, 1 and 2 are ordinary elsewhere only")
+def test_threads_make_loops_where_the_standard_streams_are_closed(loop_kind):
+    # libuv must not get the number 0 for a descriptor of its own, also not between the moments in
+    # which two threads see to that.
+    script = """
+        new_event_loop().close()
+        os.close(0)
+
+        def work():
+            for _ in range(300):
+                new_event_loop().close()
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        try:
+            os.fstat(0)
+        except OSError:
+            print("free")
+    """
+    assert run_script(loop_kind, script).stdout == "free\n"

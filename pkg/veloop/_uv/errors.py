@@ -34,6 +34,8 @@ def error(status: int) -> OSError | RuntimeError:
     if status == lib.VL_EFOREIGN:
         owner = lib.vl_refused_owner()
         return foreign_thread(owner) if owner else forked()
+    if status == lib.VL_ENOTHREAD:
+        return RuntimeError("can't start new thread")  # as threading has it
     name = ffi.string(lib.uv_err_name(status)).decode()
     if name.startswith("EAI_"):
         return _gaierror(status, name)

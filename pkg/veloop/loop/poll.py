@@ -12,6 +12,7 @@ from ..events import Handle
 if TYPE_CHECKING:
     from .loop import EventLoop
 
+VL_EFOREIGN = lib.VL_EFOREIGN
 VL_READABLE = lib.VL_READABLE
 VL_WRITABLE = lib.VL_WRITABLE
 UV_EEXIST = lib.UV_EEXIST
@@ -56,7 +57,7 @@ class Poller:
         handle = Handle(callback, args, self._loop)
         before, watch.reader = watch.reader, handle
         try:
-            self._apply(watch)
+            self._apply(watch, VL_READABLE)
         except BaseException:
             watch.reader = before
             raise
@@ -71,7 +72,7 @@ class Poller:
         handle = Handle(callback, args, self._loop)
         before, watch.writer = watch.writer, handle
         try:
-            self._apply(watch)
+            self._apply(watch, VL_WRITABLE)
         except BaseException:
             watch.writer = before
             raise
@@ -85,7 +86,7 @@ class Poller:
             return False
         handle, watch.reader = watch.reader, None
         try:
-            self._apply(watch)
+            self._apply(watch, 0)
         except BaseException:
             watch.reader = handle
             raise
@@ -98,7 +99,7 @@ class Poller:
             return False
         handle, watch.writer = watch.writer, None
         try:
-            self._apply(watch)
+            self._apply(watch, 0)
         except BaseException:
             watch.writer = handle
             raise
@@ -134,27 +135,35 @@ class Poller:
             self._loop._check_not_given(fd)
         return watch
 
-    def _apply(self, watch: Watch) -> None:
-        """Make libuv watch for what there are callbacks for."""
+    def _apply(self, watch: Watch, added: int) -> None:
+        """Make libuv watch for what there are callbacks for; `added` is the event of a new one."""
         driver = self._loop._driver
         events = (VL_READABLE if watch.reader is not None else 0) | (
             VL_WRITABLE if watch.writer is not None else 0
         )
-        ident = lib.vl_poll_set(driver.pointer, watch.fd, events)
-        if ident < 0:
-            user = self._user_of(watch.fd) if ident == UV_EEXIST else None
-            raise error(ident) if user is None else _in_use(watch.fd, user)
+        ident = lib.vl_poll_set(driver.pointer, watch.fd, events, added)
         if ident == watch.ident:
             return
+        if ident == VL_EFOREIGN:
+            raise error(ident)
         # The first callback, the last one gone, or a watch that gave way to a newer file.
         if watch.ident:  # 0, that of a new watch, is the id of the signals
             driver.targets.pop(watch.ident, None)
-        watch.ident = ident
-        if ident:
+            self.watches.pop(watch.fd, None)
+            # The callback for the other event is one of the file that is no more.
+            if watch.reader is not None and added != VL_READABLE:
+                watch.reader.cancel()
+                watch.reader = None
+            if watch.writer is not None and added != VL_WRITABLE:
+                watch.writer.cancel()
+                watch.writer = None
+        watch.ident = max(ident, 0)
+        if ident > 0:
             driver.targets[ident] = watch.on_event
             self.watches[watch.fd] = watch
-        else:
-            self.watches.pop(watch.fd, None)
+        elif ident < 0:
+            user = self._user_of(watch.fd) if ident == UV_EEXIST else None
+            raise error(ident) if user is None else _in_use(watch.fd, user)
 
     def _user_of(self, fd: int) -> object | None:
         """The transport or listener that has this descriptor, if there is one."""

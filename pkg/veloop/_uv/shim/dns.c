@@ -21,6 +21,89 @@ struct vl_dns {
   } uv;
 };
 
+/* ------------------------------------------------------------------------ the thread pool */
+
+/* libuv starts its threads at the first request, and aborts if one cannot be started. So before
+ * that we start one, which is an error that can be told; libuv gets it as its first thread, and
+ * is content with as many more as there are to be had. */
+#if !defined(_WIN32) && !defined(VL_SYSTEM_LIBUV)
+enum { POOL_STACK = 8 << 20 }; /* what libuv gives its threads */
+
+static uv_mutex_t pool_lock;
+static uv_once_t pool_once = UV_ONCE_INIT;
+static uv_sem_t pool_hired;
+static uv_thread_t pool_first;
+static uv_thread_cb pool_entry;
+static void *pool_argument;
+static unsigned pool_started;
+static enum { NO_THREAD, WAITS, HIRED } pool_state; /* the first */
+static _Thread_local int in_request;
+
+static void pool_init(void) { uv_mutex_init(&pool_lock); }
+
+static void first_thread(void *unused) {
+  (void) unused;
+  uv_sem_wait(&pool_hired);
+  pool_entry(pool_argument);
+}
+
+/* Around each request: between these two, libuv may want to make its pool. */
+static int pool_enter(void) {
+  uv_thread_options_t options = {.flags = UV_THREAD_HAS_STACK_SIZE, .stack_size = POOL_STACK};
+  int r = 0;
+
+  uv_once(&pool_once, pool_init);
+  uv_mutex_lock(&pool_lock);
+  if (pool_state == NO_THREAD) {
+    r = uv_sem_init(&pool_hired, 0);
+    if (r == 0 && (r = uv_thread_create_ex(&pool_first, &options, first_thread, NULL)) != 0)
+      uv_sem_destroy(&pool_hired);
+    if (r == 0)
+      pool_state = WAITS;
+    else if (r == UV_EAGAIN || r == UV_ENOMEM)
+      r = VL_ENOTHREAD;
+  }
+  in_request = r == 0;
+  uv_mutex_unlock(&pool_lock);
+  return r;
+}
+
+int vl_port_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                           void *(*entry)(void *), void *argument) {
+  if (!in_request)
+    return pthread_create(thread, attributes, entry, argument);
+  uv_mutex_lock(&pool_lock);
+  if (pool_state == WAITS) {
+    pool_state = HIRED;
+    pool_started = 1;
+    pool_entry = (uv_thread_cb) (void (*)(void)) entry; /* what libuv has made this of */
+    pool_argument = argument;
+    *thread = pool_first;
+    uv_sem_post(&pool_hired);
+  } else if (pthread_create(thread, attributes, entry, argument) == 0) {
+    pool_started++;
+  } else {
+    vl_port_pool_threads = pool_started; /* which ends libuv's loop that makes them */
+  }
+  uv_mutex_unlock(&pool_lock);
+  return 0;
+}
+
+void vl_dns_forked(void) {
+  uv_once(&pool_once, pool_init);
+  uv_mutex_init(&pool_lock);
+  pool_state = NO_THREAD;
+}
+
+static void pool_leave(void) { in_request = 0; }
+#else
+static int pool_enter(void) { return 0; }
+static void pool_leave(void) {}
+void vl_dns_forked(void) {}
+#endif
+
+/* ------------------------------------------------------------------------------- requests */
+
 static vl_dns_t *dns_alloc(vl_loop_t *loop) {
   vl_dns_t *dns = calloc(1, sizeof(*dns));
 
@@ -85,7 +168,11 @@ int64_t vl_getaddrinfo(vl_loop_t *loop, const char *host, const char *service, i
   if (dns == NULL)
     return UV_ENOMEM;
   dns->uv.addr.data = dns;
-  r = uv_getaddrinfo(&loop->uv, &dns->uv.addr, on_addrinfo, host, service, &hints);
+  r = pool_enter();
+  if (r == 0) {
+    r = uv_getaddrinfo(&loop->uv, &dns->uv.addr, on_addrinfo, host, service, &hints);
+    pool_leave();
+  }
   if (r != 0) {
     dns->uv.request.type = UV_UNKNOWN_REQ;
     vl_dns_free(dns);
@@ -103,8 +190,12 @@ int64_t vl_getnameinfo(vl_loop_t *loop, const char *address, int flags) {
   if (dns == NULL)
     return UV_ENOMEM;
   dns->uv.name.data = dns;
-  r = uv_getnameinfo(&loop->uv, &dns->uv.name, on_nameinfo, (const struct sockaddr *) address,
-                     flags);
+  r = pool_enter();
+  if (r == 0) {
+    r = uv_getnameinfo(&loop->uv, &dns->uv.name, on_nameinfo, (const struct sockaddr *) address,
+                       flags);
+    pool_leave();
+  }
   if (r != 0) {
     dns->uv.request.type = UV_UNKNOWN_REQ;
     vl_dns_free(dns);

@@ -56,6 +56,7 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   loop->starved = 0;
   loop->ring_len = 0;
   loop->slab_used = 0;
+  vl_port_poll_errno = 0;
   if (timeout == 0.0) {
     uv_run(&loop->uv, UV_RUN_NOWAIT);
   } else {
@@ -69,10 +70,12 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
     }
     uv_run(&loop->uv, UV_RUN_ONCE);
     if (timeout > 0.0)
-      uv_timer_stop(&loop->sleeper);
+      uv_timer_start(&loop->sleeper, on_sleeper, VL_IDLE, VL_IDLE);
   }
   if (loop->ring_len != 0)
     loop->filled++;
+  else if (vl_port_poll_errno != 0)
+    return uv_translate_sys_error(vl_port_poll_errno);
   return loop->ring_len;
 }
 
@@ -165,6 +168,7 @@ vl_loop_t *vl_loop_new(int *status) {
     goto no_uv;
   loop->uv.data = loop;
   uv_timer_init(&loop->uv, &loop->sleeper);
+  uv_timer_start(&loop->sleeper, on_sleeper, VL_IDLE, VL_IDLE);
   loop->wakeup.data = loop->sleeper.data = NULL; /* not a vl_handle_t */
   return loop;
 no_uv:
@@ -206,14 +210,20 @@ void vl_loop_forked(vl_loop_t *loop, int closing) {
 /* Gives back the child's memory and descriptors. libuv's epoll is still the parent's: whatever
  * were done with it would be done to the parent's loop, so libuv gets a new one first. */
 static int close_inherited(vl_loop_t *loop) {
-  int i;
+  unsigned occupied;
+  int i, r;
 
   if (loop->closed)
     return UV_EINVAL;
   loop->closed = 1;
   loop->state = ZOMBIE; /* but of no list */
   /* Torn, worked on by threads that are no more, or no descriptor to be had: left as it is. */
-  if (loop->torn || loop->requests != NULL || uv_loop_fork(&loop->uv) != 0)
+  if (loop->torn || loop->requests != NULL)
+    return 0;
+  occupied = vl_port_occupy_stdio();
+  r = uv_loop_fork(&loop->uv);
+  vl_port_vacate_stdio(occupied);
+  if (r != 0)
     return 0;
   uv_walk(&loop->uv, close_any, NULL);
   for (i = 0; i < 3; i++)

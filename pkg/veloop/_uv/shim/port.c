@@ -7,7 +7,7 @@
 /* The descriptor whose close is to be skipped: set only around one uv_close. */
 _Thread_local int vl_port_borrowed_fd = -1;
 
-unsigned int vl_port_slow_io_running;
+unsigned int vl_port_slow_io_running, vl_port_pool_threads;
 
 /* What the child shall be: set while the thread is in uv_spawn, and so in the child. */
 _Thread_local const vl_spawn_t *vl_port_spawn;
@@ -97,19 +97,38 @@ static int retry(int epoll_fd) {
   return left;
 }
 
+/* libuv asserts that waiting never fails. It does when the application has closed the descriptor of
+ * the epoll; then libuv is told that nothing happened, and vl_loop_run the truth. Nothing may
+ * happen only while libuv has a timer; our loops always have one of VL_IDLE milliseconds. */
+_Thread_local int vl_port_poll_errno;
+
+static int wait_for(int epoll_fd, struct epoll_event *events, int max, int timeout,
+                    const sigset_t *mask) {
+  int n;
+
+  if (timeout > VL_IDLE / 2)
+    timeout = -1; /* the kernel need not set up a timer of its own */
+  n = epoll_pwait(epoll_fd, events, max, timeout, mask);
+  if (n == -1 && errno != EINTR) {
+    vl_port_poll_errno = errno;
+    return 0;
+  }
+  return n;
+}
+
 int vl_port_epoll_pwait(int epoll_fd, struct epoll_event *events, int max, int timeout,
                         const sigset_t *mask) {
   int n, part;
 
   while (atomic_load(&any_failed) && retry(epoll_fd) != 0) {
     part = timeout < 0 || timeout > RETRY_AFTER ? RETRY_AFTER : timeout;
-    n = epoll_pwait(epoll_fd, events, max, part, mask);
-    if (n != 0 || part == timeout)
+    n = wait_for(epoll_fd, events, max, part, mask);
+    if (n != 0 || part == timeout || vl_port_poll_errno != 0)
       return n;
     if (timeout > 0)
       timeout -= part;
   }
-  return epoll_pwait(epoll_fd, events, max, timeout, mask);
+  return wait_for(epoll_fd, events, max, timeout, mask);
 }
 
 int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event) {
@@ -181,41 +200,87 @@ int vl_port_keeps_flags(int command) {
   return vl_port_spawn != NULL && (command == F_SETFL || command == F_SETFD);
 }
 #else
+_Thread_local int vl_port_poll_errno;
 void vl_port_forget_epoll(int epoll_fd) { (void) epoll_fd; }
 #endif
 
-void vl_port_forked(void) {
-  vl_port_slow_io_running = 0;
-#ifdef __linux__
-  failed_forked();
-#endif
-}
-
 /* libuv asserts that no descriptor it closes is 0, 1 or 2. A program may have closed these, and
  * then a descriptor that libuv opens for itself would get the number: so they are occupied
- * while libuv opens some. */
+ * while libuv opens some. By one thread at a time, for another would take what it sees there for
+ * the program's. */
 #ifndef _WIN32
 #include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-unsigned vl_port_occupy_stdio(void) {
-  unsigned occupied = 0;
+enum { HOLDS_LOCK = 8 };
+
+static pthread_mutex_t stdio_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned stdio_occupied;
+static struct stat stdio_file[3];
+
+/* A program may have put a file of its own onto the number meanwhile, that too /dev/null. But
+ * for appending to it, and for this process only, nobody else opens that. */
+static int is_ours(int fd) {
+  struct stat now, *then = &stdio_file[fd];
+  int flags = fcntl(fd, F_GETFL);
+
+  return flags != -1 && flags & O_APPEND && fcntl(fd, F_GETFD) & FD_CLOEXEC &&
+         fstat(fd, &now) == 0 && now.st_dev == then->st_dev && now.st_ino == then->st_ino &&
+         now.st_rdev == then->st_rdev;
+}
+
+static void vacate(void) {
   int fd;
 
   for (fd = 0; fd <= STDERR_FILENO; fd++)
-    if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", O_RDWR | O_CLOEXEC) == fd)
-      occupied |= 1u << fd;
-  return occupied;
+    if (stdio_occupied & 1u << fd && is_ours(fd))
+      close(fd);
+  stdio_occupied = 0;
+}
+
+unsigned vl_port_occupy_stdio(void) {
+  int fd, got;
+
+  pthread_mutex_lock(&stdio_lock);
+  for (fd = 0; fd <= STDERR_FILENO; fd++) {
+    if (fcntl(fd, F_GETFD) != -1)
+      continue;
+    got = open("/dev/null", O_RDWR | O_APPEND | O_CLOEXEC);
+    if (got == fd && fstat(fd, &stdio_file[fd]) == 0)
+      stdio_occupied |= 1u << fd;
+    else if (got != -1)
+      close(got); /* another thread was faster, and has the number */
+  }
+  return HOLDS_LOCK;
 }
 
 void vl_port_vacate_stdio(unsigned occupied) {
-  int fd;
+  if (!(occupied & HOLDS_LOCK))
+    return;
+  vacate();
+  pthread_mutex_unlock(&stdio_lock);
+}
 
-  for (fd = 0; fd <= STDERR_FILENO; fd++)
-    if (occupied & 1u << fd)
-      close(fd);
+/* In a forked child: nobody holds the lock, and nobody will vacate what its holder occupied. */
+static void stdio_forked(void) {
+  pthread_mutex_init(&stdio_lock, NULL);
+  vacate();
 }
 #else
 unsigned vl_port_occupy_stdio(void) { return 0; }
 void vl_port_vacate_stdio(unsigned occupied) { (void) occupied; }
 #endif
+
+void vl_port_forked(void) {
+  vl_port_slow_io_running = 0;
+  vl_port_pool_threads = 0;
+  vl_dns_forked();
+#ifndef _WIN32
+  stdio_forked();
+#endif
+#ifdef __linux__
+  failed_forked();
+#endif
+}

@@ -5,6 +5,7 @@
  *   its back. Python code can do that at any time, so such failures are swallowed: the
  *   descriptor then just never becomes ready, which is what asyncio's selector gives. If the
  *   kernel is only short of memory the registration is tried again, in epoll_pwait.
+ * epoll_pwait: fails, where libuv would abort, if the epoll itself was closed (port.c).
  * syscall: (1) close of a descriptor that is only borrowed (tcp.c) is skipped; (2) the
  *   io_uring that libuv would set up for epoll_ctl is refused: sandboxes kill processes for
  *   it, it costs every new loop a mapping, and its failures abort as above.
@@ -13,6 +14,10 @@
  *   no name is resolved any more. So we keep the count, to reset it. Libuv's own declaration of
  *   the variable becomes, with this macro, one of the function.
  * sendmsg, sendmmsg: ENOBUFS becomes an errno that libuv does not take for EAGAIN (see udp.c).
+ * nthreads: how many threads the pool has. Kept by us for the same reason: a child that ends would
+ *   wait, in libuv's destructor, for threads of the parent.
+ * pthread_create: libuv aborts when it cannot have as many threads for its pool as it wants. It gets
+ *   one that was made beforehand, and a smaller pool if there are no more (dns.c).
  *
  * uv__signal_global_init: libuv guards the signals that it watches by a pipe for the whole process, made
  *   with the first loop, and anew in every forked child, which aborts if it cannot. Programs close
@@ -28,11 +33,23 @@
  * read: does not wait for the end of a pipe that another child may have.
  */
 #ifndef _WIN32
+#include <pthread.h>
+
 extern unsigned int vl_port_slow_io_running;
 __attribute__((unused)) static unsigned int *vl_port_slow_io(void) {
   return &vl_port_slow_io_running;
 }
 #define slow_io_work_running (*vl_port_slow_io())
+
+extern unsigned int vl_port_pool_threads;
+__attribute__((unused)) static unsigned int *vl_port_pool(void) {
+  return &vl_port_pool_threads;
+}
+#define nthreads (*vl_port_pool())
+
+int vl_port_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                           void *(*entry)(void *), void *argument);
+#define pthread_create vl_port_pthread_create
 #endif
 
 #ifdef __linux__

@@ -8,6 +8,7 @@
 #define VL_SHIM_H
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -78,6 +79,7 @@ struct vl_handle {
   int batch;     /* listener: connections accepted in one turn; udp: what a buffer has room for */
   int fd;        /* poll and listener */
   int owned;     /* poll: fd is ours to close */
+  int at_once;   /* poll: epoll knows of it, see poll.c */
   int shutting;  /* stream: half-close when the queue is empty */
   int64_t round; /* stream and udp: in which it was read last */
   int failures;  /* listener: of accept, one after the other */
@@ -130,6 +132,7 @@ void vl_poll_forget(vl_loop_t *loop, int fd);
 void vl_stream_drop_queue(vl_handle_t *handle);
 void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
+void vl_dns_forked(void);
 
 /* Without port.h libuv would close a borrowed descriptor, and gets a copy instead. */
 #if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
@@ -140,8 +143,11 @@ enum { VL_CAN_BORROW = 0 };
 /* What libuv is told instead of ENOBUFS where it sends datagrams: no system has such an errno. */
 enum { VL_PORT_ENOBUFS = 1 << 20 };
 extern _Thread_local int vl_port_borrowed_fd;
+extern unsigned int vl_port_pool_threads;
 void vl_port_forked(void);
 void vl_port_forget_epoll(int epoll_fd);
+extern _Thread_local int vl_port_poll_errno;
+enum { VL_IDLE = INT_MAX }; /* what a sleeper that is not needed is set to, milliseconds */
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
