@@ -7,7 +7,7 @@ After each test, whether it asked for a loop or not:
 
 - no exception reached a loop's exception handler that the test did not take from `loop_errors`,
 - nothing was logged as an error to the logger "asyncio" that it did not take from `asyncio_log`,
-- no task is pending, no file descriptor or thread is left, no libuv handle is open,
+- no task is pending, no file descriptor, thread or child process is left, no libuv handle is open,
 - wakeup fd, SIGINT handler, async generator hooks, running loop are what they were before.
 
 ResourceWarnings become errors by pytest's own `filterwarnings = error`.
@@ -151,6 +151,7 @@ def _process_guard(request):
     # Garbage of the test before was collected by its own guard.
     fds = helpers.open_fds()
     threads = set(threading.enumerate())
+    children = helpers.child_pids()
     state = _process_state()
     log = Expected("error in the log")
     handler = _ErrorLog(log)
@@ -164,6 +165,8 @@ def _process_guard(request):
     log.check()
     left = helpers.leaked_threads(threads)
     assert not left, f"threads left behind: {left}"
+    left = helpers.leaked_children(children)
+    assert not left, f"child processes left behind: {left}"
     leaked = helpers.leaked_fds(fds)
     assert not leaked, f"file descriptors left open: {leaked}"
     assert live_handles() == 0, f"{live_handles()} libuv handles were never freed"

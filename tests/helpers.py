@@ -166,6 +166,30 @@ def leaked_threads(before, patience=PATIENCE):
     return [thread for thread in threading.enumerate() if thread not in before]
 
 
+def child_pids():
+    """The children of this process, zombies too; empty where the system can't tell."""
+    if not LINUX:
+        return set()
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return set()  # the usual case: not even one, so nothing is to be looked for
+    pids = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                pids.add(int(path.parent.name))
+    return pids
+
+
+def leaked_children(before, patience=PATIENCE):
+    """Children that are there now and were not in `before`, each after a bounded time to end."""
+    deadline = time.monotonic() + patience
+    while (leaked := child_pids() - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return leaked
+
+
 # ------------------------------------------------------------ threads
 
 

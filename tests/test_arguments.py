@@ -8,7 +8,20 @@ import pytest
 from veloop.loop import arguments
 
 
-@pytest.mark.parametrize("port", [None, 0, 80, 65535, "0", "65535", b"80", "http", "", b"", True])
+class Integer:
+    """As numpy's integers, which are no int."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    "port",
+    [Integer(0), Integer(65535), None, 0, 80, 65535, "0", "65535", b"80", "http", "", b"", True],
+)
 def test_good_ports(port):
     arguments.check_port("port", port)
 
@@ -22,6 +35,7 @@ def test_good_ports(port):
         (b"99999", OverflowError),
         (1.5, OSError),
         ([80], OSError),
+        (Integer(65536), OverflowError),
     ],
 )
 def test_bad_ports_name_argument_and_value(port, exception):

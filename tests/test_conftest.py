@@ -86,6 +86,10 @@ CULPRITS = {
         "threading.Thread(target=threading.Event().wait, args=(1000,), daemon=True).start()",
         "threads left behind",
     ),
+    "child process": (
+        "os.spawnlp(os.P_NOWAIT, 'true', 'true')",
+        "child processes left behind",
+    ),
 }
 
 
@@ -93,7 +97,8 @@ CULPRITS = {
 def test_culprit_is_found(inner, statement, complaint):
     passed, output = inner(f"""
         import helpers
-        helpers.leaked_fds.__defaults__ = helpers.leaked_threads.__defaults__ = (0.1,)
+        for leaked in (helpers.leaked_fds, helpers.leaked_threads, helpers.leaked_children):
+            leaked.__defaults__ = (0.1,)
         PIPE = os.pipe()
         os.set_blocking(PIPE[1], False)
 

@@ -53,6 +53,7 @@ OTHER_HOSTS = [
 ]
 PORTS = [None, 80, "80", b"80", "http", b"http", 0]
 ODD_PORTS = [65535, 65536, -1, 2**31, 2**40, "", "65536", "-1", "no-such-service", " 80"]
+ODD_PORTS += [True, socket.AF_INET, 1.5, bytearray(b"80")]  # an integer must be a plain one
 FAMILIES = [socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6]
 TYPES = [0, socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW]
 PROTOS = [0, socket.IPPROTO_TCP, socket.IPPROTO_UDP]
@@ -394,6 +395,15 @@ def test_name_of_a_scoped_address(loop):
     expected = socket.getnameinfo(address, numeric)
     assert expected[0].startswith("fe80::1%")
     assert run(loop, loop.getnameinfo(address, numeric)) == expected
+
+
+@needs_ipv6
+@pytest.mark.skipif(not LINUX, reason="interface 1 is the loopback on Linux")
+@pytest.mark.parametrize("host", ["fe80::1%1", "fe80::1%lo", "fe80::1%", "fe80::1%no-such", "::1%"])
+def test_zone_of_the_host_is_not_the_scope(loop, host):
+    addresses = [(host, 80), (host, 80, 0, 0), (host, 80, 0, 1)]
+    flags = [each for each in NAME_FLAGS if each & socket.NI_NUMERICHOST]
+    compare_names(loop, [(address, each) for address in addresses for each in flags])
 
 
 def test_flags_of_getnameinfo_are_optional(loop):

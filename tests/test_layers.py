@@ -23,8 +23,8 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups"]
 STREAMS = ["streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
-    arguments debug timers wakeup poll signals dns sockets executor asyncgens nesting core
-    transport stream datagram tls_state tls_transport tls server
+    arguments nesting debug timers wakeup poll signals dns sockets executor asyncgens core
+    transport stream datagram tls_state tls_flow tls_transport tls server
     tcp unix pipe udp sendfile
     children process
 """.split()
@@ -178,6 +178,7 @@ DECL_ALONE = {
     "error": "names and texts that libuv itself defines",
 }
 SHIM_ALONE = {
+    "environment": "for process.c only",
     "port": "what differs between platforms, for the other shims only",
     "faults": "system calls that fail, in builds for the soak test",
 }

@@ -1,6 +1,8 @@
 """Nested running: what nest_asyncio patches into asyncio's loop, and ours has when asked."""
 
 import asyncio
+import contextvars
+import sys
 
 import pytest
 
@@ -181,3 +183,78 @@ def test_interrupt_in_a_nested_run_leaves_the_loop_usable(nesting):
     for task in asyncio.all_tasks(nesting):
         task.cancel()
     assert run(nesting, value(3)) == 3
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@pytest.mark.parametrize("debug", [False, True])
+def test_task_started_eagerly_by_a_protocol_cannot_nest(nesting, debug):
+    # The protocol's context is entered: its next callback could not be called.
+    nesting.set_debug(debug)
+    nesting.set_task_factory(asyncio.eager_task_factory)
+    errors = []
+    tasks = []
+
+    async def nest():
+        coroutine = value(1)
+        try:
+            nesting.run_until_complete(coroutine)
+        except RuntimeError as exc:
+            errors.append(str(exc))
+        coroutine.close()
+
+    class Protocol(RecordingProtocol):
+        def data_received(self, data):
+            tasks.append(asyncio.ensure_future(nest()))
+            super().data_received(data)
+
+    async def main():
+        with socket_pair() as (left, right):
+            protocol = Protocol(nesting)
+            transport, _ = await nesting.connect_accepted_socket(lambda: protocol, left)
+            right.send(b"one")
+            await protocol.received(3)
+            right.send(b"two")
+            assert await protocol.received(6) == b"onetwo"
+            transport.close()
+            await protocol.lost
+
+    run(nesting, main())
+    assert len(errors) == 2
+    assert "eagerly" in errors[0]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_run_is_nested_in_a_turn_with_connections_and_timers(nesting, debug):
+    nesting.set_debug(debug)
+
+    async def main():
+        with socket_pair() as (left, right):
+            protocol = RecordingProtocol(nesting)
+            transport, _ = await nesting.connect_accepted_socket(lambda: protocol, left)
+            for _ in range(20):
+                right.send(b"x")
+                nesting.call_later(0, int)
+                nesting.run_until_complete(asyncio.sleep(0.0005))
+            assert await protocol.received(20) == b"x" * 20
+            transport.close()
+            await protocol.lost
+
+    run(nesting, main())
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_task_with_the_context_of_a_suspended_one_goes_on_after_it(nesting, debug):
+    nesting.set_debug(debug)
+    context = contextvars.copy_context()
+
+    async def main():
+        async def nest():
+            await asyncio.sleep(0)
+            return nesting.run_until_complete(value("nested", turns=10))
+
+        other = nesting.create_task(value("other", turns=5), context=context)
+        task = nesting.create_task(nest(), context=context)
+        assert await task == "nested"
+        assert await other == "other"
+
+    run(nesting, main())

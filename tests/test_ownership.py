@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import warnings
+import weakref
 
 import pytest
 
@@ -399,6 +400,25 @@ def test_socket_closed_by_the_application_does_not_hit_others(loop, when):
     with contextlib.suppress(OSError):  # asyncio's write_eof says EBADF
         run(loop, main())
     run(loop, turns(10))
+
+
+def test_transport_whose_socket_was_closed_early_is_freed(loop):
+    async def main():
+        with own_socket() as (sock, _):
+            transport, protocol = await loop.create_connection(
+                lambda: RecordingProtocol(loop), sock=sock
+            )
+            sock.close()
+            transport.abort()
+            await protocol.lost
+            await turns()
+            protocol.transport = protocol.connected = None
+            return weakref.ref(transport)
+
+    reference = run(loop, main())
+    run(loop, turns())
+    collect()
+    assert reference() is None
 
 
 EARLY = """

@@ -11,10 +11,12 @@ import warnings
 
 import pytest
 
+from certificates import client_context
 from children import run_script, script_command, script_env
 from helpers import PATIENCE, PYPY, Pipe, RecordingProtocol, in_thread, open_fds
 from pipe_helpers import both_ends, reading, writing
 from tcp_helpers import pattern, run, turns
+from tls_helpers import NAME
 
 CONNECT = ("connect_read_pipe", "connect_write_pipe")
 MUCH = 1 << 20
@@ -129,6 +131,30 @@ def test_writer_does_not_read(loop, tmp_path):
             for method in ("pause_reading", "resume_reading", "is_reading"):
                 with pytest.raises(NotImplementedError):
                     getattr(transport, method)()
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("ends", [reading, writing])
+def test_neither_sendfile_nor_start_tls(loop, ends, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+
+    async def main():
+        async with ends(loop, "pipe", tmp_path) as (transport, protocol, peer):
+            with path.open("rb") as file:
+                with pytest.raises(RuntimeError, match="sendfile is not supported for transport"):
+                    await loop.sendfile(transport, file)
+            with pytest.raises(TypeError, match=r"is not supported by start_tls\(\)"):
+                await loop.start_tls(transport, protocol, client_context(), server_hostname=NAME)
+            assert not transport.is_closing()
+            assert transport.get_protocol() is protocol
+            if ends is writing:
+                transport.write(b"as before")
+                assert peer.read(100) == b"as before"
+            else:
+                peer.write(b"as before")
+                assert await protocol.received(9) == b"as before"
 
     run(loop, main())
 

@@ -234,6 +234,25 @@ def test_one_sendfile_at_a_time(loop, file):
     run(loop, main())
 
 
+@pytest.mark.veloop_only("asyncio forgets the transport")
+def test_sendfile_that_could_not_begin_leaves_the_transport_as_it_was(loop, file):
+    async def main():
+        async with transport_and_peer(loop) as (transport, _, peer):
+
+            def refuse():
+                raise RuntimeError("not now")
+
+            transport.is_reading = refuse
+            with pytest.raises(RuntimeError, match="not now"):
+                await loop.sendfile(transport, file)
+            del transport.is_reading
+            transport.write(b"as before")
+            assert await loop.run_in_executor(None, drain, peer, 9) == b"as before"
+            assert await loop.sendfile(transport, file, 0, 10) == 10
+
+    run(loop, main())
+
+
 def test_reading_waits_for_the_end_of_a_sendfile(loop, file):
     async def main():
         async with transport_and_peer(loop) as (transport, protocol, peer):

@@ -14,6 +14,7 @@ SCALE = int(os.environ.get("VELOOP_SOAK", "1"))
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.memory,
     pytest.mark.skipif(not LINUX, reason="memory and descriptors are read from /proc"),
     pytest.mark.timeout(60 * SCALE),
 ]

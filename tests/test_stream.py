@@ -7,6 +7,7 @@ about is tried where it could matter.
 
 import asyncio
 import socket
+import unittest.mock
 
 import pytest
 
@@ -65,6 +66,34 @@ def test_data_kept_by_the_protocol_stays_what_it_was(loop):
 
     run(loop, main())
     assert b"".join(pieces) == b"".join(b"%04d" % number for number in range(100))
+
+
+class Proxy:
+    """Stands for another protocol, and forwards whatever it is asked, as tracing libraries do."""
+
+    def __init__(self, target):
+        self._target = target
+
+    def __getattr__(self, name):
+        return getattr(self._target, name)
+
+
+@pytest.mark.parametrize("kind", [lambda mock: mock, Proxy], ids=["mock", "proxy"])
+def test_protocol_that_answers_every_attribute_gets_bytes(loop, kind):
+    async def main():
+        pieces = asyncio.Queue()
+        mock = unittest.mock.MagicMock()
+        mock.data_received = pieces.put_nowait
+        async with wired(loop, way="given") as (transport, _, peer):
+            transport.set_protocol(kind(mock))
+            kept = []
+            for word in (b"first", b"second", b"third"):
+                peer.send(word)
+                kept.append(await pieces.get())
+            assert kept == [b"first", b"second", b"third"]
+            assert {type(piece) for piece in kept} == {bytes}
+
+    run(loop, main())
 
 
 def test_one_call_takes_at_most_as_much_as_asyncio_does(loop):
@@ -488,9 +517,8 @@ def test_eof_received_that_raises_loses_its_connection(loop, loop_errors):
     assert context["exception"] is exc
 
 
-@pytest.mark.veloop_only("asyncio leaves the connection open, of which the protocol knows nothing")
 @pytest.mark.parametrize("way", WAYS)
-def test_connection_made_that_raises_loses_its_connection(loop, loop_errors, way):
+def test_connection_made_that_raises_leaves_the_connection_open(loop, loop_errors, way):
     class Failing(RecordingProtocol):
         def connection_made(self, transport):
             super().connection_made(transport)
@@ -498,29 +526,34 @@ def test_connection_made_that_raises_loses_its_connection(loop, loop_errors, way
 
     async def main():
         async with wired(loop, lambda: Failing(loop), way) as (transport, protocol, peer):
-            peer.sendall(b"nobody reads this")
-            exc = await protocol.lost
-            assert isinstance(exc, ZeroDivisionError)
-            assert transport.is_closing()
-            assert protocol.data == b""
-            return exc
+            assert protocol.transport is transport
+            peer.sendall(b"hello")
+            assert await protocol.received(5) == b"hello"
+            transport.write(b"world")
+            assert drain(peer, 5) == b"world"
 
-    exc = run(loop, main())
-    assert loop_errors.take_one()["exception"] is exc
+    run(loop, main())
+    context = loop_errors.take_one()
+    assert str(context["exception"]) == "in connection_made"
+    assert context["message"].startswith("Exception in callback ")
+    assert "Failing.connection_made" in context["message"]
 
 
-def test_connection_made_that_raises_is_reported(loop, loop_errors):
+@pytest.mark.parametrize("way", WAYS)
+def test_closed_by_a_connection_made_that_raises(loop, loop_errors, way):
     class Failing(RecordingProtocol):
         def connection_made(self, transport):
             super().connection_made(transport)
+            transport.close()
             raise ZeroDivisionError("in connection_made")
 
     async def main():
-        async with wired(loop, lambda: Failing(loop), "given") as (transport, protocol, _):
-            assert protocol.transport is transport
+        async with wired(loop, lambda: Failing(loop), way) as (_, protocol, peer):
+            assert await protocol.lost is None
+            assert peer.recv(1) == b""
 
     run(loop, main())
-    assert str(loop_errors.take_one()["exception"]) == "in connection_made"
+    assert isinstance(loop_errors.take_one()["exception"], ZeroDivisionError)
 
 
 # ------------------------------------------------------------ one transport and another

@@ -5,7 +5,9 @@ the error is not the system's own (gaierror). Nothing is left behind: conftest l
 """
 
 import asyncio
+import contextlib
 import errno
+import gc
 import re
 import socket
 import ssl
@@ -24,7 +26,18 @@ from helpers import (
     refusing_address,
     tcp_pair,
 )
-from tcp_helpers import HOST, address, addrinfo, reset, resolve_to, run, serving, turns, until
+from tcp_helpers import (
+    HOST,
+    address,
+    addrinfo,
+    reset,
+    resolve_to,
+    run,
+    run_forever,
+    serving,
+    turns,
+    until,
+)
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="there is no ::1 here")
 
@@ -50,6 +63,79 @@ def test_refused_connection_names_the_address(loop):
             assert caught.value.errno == errno.ECONNREFUSED
             assert str(where) in str(caught.value)
 
+    run(loop, main())
+
+
+@pytest.mark.stock_since("3.13.0", "the exception of a failed connect held itself")
+def test_refused_connections_leave_no_garbage(loop):
+    async def refused(where):
+        with contextlib.suppress(ConnectionRefusedError):
+            await connect(loop, *where)
+
+    async def main():
+        with refusing_address() as where:
+            await refused(where)
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):
+                    await refused(where)
+                await turns()
+                return gc.collect()
+            finally:
+                gc.enable()
+
+    assert run(loop, main()) == 0
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("method", ["create_connection", "connect_accepted_socket"])
+def test_interrupt_in_connection_made_leaves_nobody_waiting(loop, method, exception):
+    class Interrupted(RecordingProtocol):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            raise exception
+
+    async def main():
+        transport, protocol = await task
+        peer.sendall(b"hello")
+        assert await protocol.received(5) == b"hello"
+        transport.abort()
+        await protocol.lost
+
+    with tcp_pair() as (ours, peer):
+        task = loop.create_task(getattr(loop, method)(lambda: Interrupted(loop), sock=ours))
+        with pytest.raises(exception):
+            run_forever(loop)
+        assert not task.done()
+        run(loop, main())
+
+
+class Integer:
+    """As numpy's integers: no subclass of int, and an integer for every purpose."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __int__(self):
+        return self.value
+
+    def __index__(self):
+        return self.value
+
+
+@pytest.mark.parametrize("host", [HOST, "localhost"])
+def test_port_may_be_any_kind_of_integer(loop, host):
+    async def main():
+        server = await loop.create_server(asyncio.Protocol, HOST, Integer(0))
+        port = Integer(address(server)[1])
+        transport, protocol = await connect(loop, host, port, family=socket.AF_INET)
+        transport.abort()
+        await protocol.lost
+        server.close()
+
+    if host != HOST and type(loop).__module__.startswith("asyncio"):
+        pytest.skip("the socket module's getaddrinfo takes an int only")
     run(loop, main())
 
 

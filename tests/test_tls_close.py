@@ -11,9 +11,27 @@ import warnings
 import pytest
 
 from certificates import client_context, server_context
-from helpers import RecordingBufferedProtocol, RecordingProtocol, collect, fill, tcp_pair
-from tcp_helpers import MUCH, in_executor, linked, pattern, reset, run, run_forever, turns, until
-from tls_helpers import NAME, Peer, looked, openssl, tls_linked, tls_wired
+from helpers import (
+    PATIENCE,
+    RecordingBufferedProtocol,
+    RecordingProtocol,
+    collect,
+    fill,
+    tcp_pair,
+)
+from tcp_helpers import (
+    MUCH,
+    address,
+    in_executor,
+    linked,
+    pattern,
+    reset,
+    run,
+    run_forever,
+    turns,
+    until,
+)
+from tls_helpers import NAME, Peer, looked, openssl, tls_linked, tls_serving, tls_wired
 
 # ------------------------------------------------------------ close()
 
@@ -451,14 +469,24 @@ def test_corrupted_record(loop, kind, loop_kind):
 
 @pytest.mark.veloop_only("asyncio loses what was good")
 def test_good_records_before_a_corrupted_one_are_delivered(loop):
+    class Answering(RecordingProtocol):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.write(b"this cannot")
+            self.transport.write(b"be sent any more")
+
     async def main():
-        async with tls_wired(loop) as (_, protocol, peer):
+        async with tls_wired(loop, lambda: Answering(loop)) as (_, protocol, peer):
             good = peer.records(b"good")
             bad = bytearray(peer.records(b"bad"))
             bad[-1] ^= 0x80
             peer.sock.sendall(good + bad)
-            assert isinstance(await protocol.lost, ssl.SSLError)
+            exc = await protocol.lost
+            assert isinstance(exc, ssl.SSLError)
+            assert "MAC" in exc.reason.upper()
             assert protocol.data == b"good"
+            with pytest.raises(ssl.SSLError, match="(?i)alert"):
+                await in_executor(peer.recv, 1)
 
     run(loop, main())
 
@@ -560,6 +588,45 @@ def test_abort_from_data_received(loop):
     run(loop, main())
 
 
+WORDS = [b"HTTP/1.1 400 Bad Request\r\n", b"\r\n", b"go away"]
+
+
+@pytest.mark.parametrize("how", ["abort", "raise"])
+@pytest.mark.parametrize("callback", ["connection_made", "data_received", "eof_received"])
+def test_what_was_written_before_an_end_at_once_is_sent(loop, callback, how, loop_errors):
+    # Nothing holds it up, so it must be with the kernel by then, as over TCP.
+    class Ending(RecordingProtocol):
+        def last_words(self):
+            for word in WORDS:
+                self.transport.write(word)
+            if how == "abort":
+                self.transport.abort()
+            else:
+                raise ValueError("bad")
+
+    def method(self, *args):
+        getattr(RecordingProtocol, callback)(self, *args)
+        self.last_words()
+
+    setattr(Ending, callback, method)
+
+    async def main():
+        async with tls_serving(loop, lambda: Ending(loop)) as (server, protocols):
+            with await in_executor(socket.create_connection, address(server), PATIENCE) as sock:
+                peer = Peer(sock)
+                await in_executor(peer.handshake)
+                if callback == "data_received":
+                    peer.send(b"go")
+                elif callback == "eof_received":
+                    peer.goodbye()
+                assert await in_executor(peer.recv, len(b"".join(WORDS))) == b"".join(WORDS)
+                await protocols[0].lost
+        if how == "raise":
+            assert isinstance(loop_errors.take_one()["exception"], ValueError)
+
+    run(loop, main())
+
+
 async def left_open(loop, near, far):
     """A transport that nobody closes."""
     handshake = loop.create_task(in_executor(Peer(far).handshake))
@@ -651,3 +718,21 @@ def test_interrupt_in_a_callback_loses_nothing(loop, kind, callback):
         await stack.aclose()
 
     run(loop, rest())
+
+
+def test_what_was_written_before_an_interrupt_is_sent(loop):
+    # The program may end now: there need not be another run.
+    class Interrupted(RecordingProtocol):
+        def data_received(self, data):
+            for word in WORDS:
+                self.transport.write(word)
+            raise SystemExit
+
+    stack = contextlib.AsyncExitStack()
+    wired = tls_wired(loop, lambda: Interrupted(loop))
+    _, _, peer = run(loop, stack.enter_async_context(wired))
+    peer.send(b"go")
+    with pytest.raises(SystemExit):
+        run_forever(loop)
+    assert peer.recv(len(b"".join(WORDS))) == b"".join(WORDS)
+    run(loop, stack.aclose())

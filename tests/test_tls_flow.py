@@ -126,6 +126,50 @@ def test_peer_that_does_not_read_costs_what_was_written_and_no_more(loop):
     run(loop, main())
 
 
+@pytest.mark.parametrize("kind", [RecordingProtocol, RecordingBufferedProtocol])
+def test_first_write_of_each_callback_goes_out_at_once(loop, kind):
+    # The callback may take long, or wait for what the peer says to its write, as this one does.
+    seen = []
+
+    async def main():
+        class Slow(kind):
+            def _received(self, data):
+                self.transport.write(b"first")
+                seen.append(peer.recv(5))
+                self.transport.write(b"second")
+
+        async with tls_wired(loop, lambda: Slow(loop)) as (_, _, peer):
+            for number in (1, 2):
+                peer.send(b"go")
+                await until(lambda number=number: len(seen) == number)
+                assert await in_executor(peer.recv, 6) == b"second"
+
+    run(loop, main())
+    assert seen == [b"first"] * 2
+
+
+def test_callbacks_do_not_wait_for_each_other(loop):
+    # One read of the socket may be several callbacks of a BufferedProtocol.
+    seen = []
+
+    async def main():
+        class Slow(RecordingBufferedProtocol):
+            def _received(self, data):
+                if seen:
+                    seen.append(peer.recv(6))
+                    return
+                self.transport.write(b"first")
+                self.transport.write(b"second")
+                seen.append(peer.recv(5))
+
+        async with tls_wired(loop, lambda: Slow(loop, 1)) as (_, _, peer):
+            peer.send(b"go")
+            await until(lambda: len(seen) == 2)
+
+    run(loop, main())
+    assert seen == [b"first", b"second"]
+
+
 @pytest.mark.veloop_only("asyncio writes record by record")
 def test_small_writes_of_one_callback_go_out_together(loop):
     class Chatty(RecordingProtocol):
@@ -137,8 +181,8 @@ def test_small_writes_of_one_callback_go_out_together(loop):
         async with tls_wired(loop, lambda: Chatty(loop)) as (_, _, peer):
             peer.send(b"go")
             # OpenSSL reads one record at a time.
-            record = await in_executor(peer._do, peer.sslobj.read, 1000)
-            assert len(record) == 100
+            records = [await in_executor(peer._do, peer.sslobj.read, 1000) for _ in range(2)]
+            assert [len(record) for record in records] == [2, 98]
 
     run(loop, main())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import socket
 import ssl
 import weakref
@@ -287,6 +288,19 @@ def test_tls_in_tls_with_much_and_little_reading(loop):
     run(loop, main())
 
 
+def test_end_of_tls_in_tls_is_no_reason_for_a_warning(loop, caplog):
+    async def main():
+        async with tls_linked(loop) as (client, server):
+            near, _ = await upgrade(loop, client, server)
+            near.close()
+            assert await client.lost is None
+            assert await server.lost is None
+
+    with caplog.at_level(logging.WARNING, logger="asyncio"):
+        run(loop, main())
+    assert caplog.text == ""
+
+
 # ------------------------------------------------------------ transports of others
 
 
@@ -400,6 +414,23 @@ def test_transport_of_somebody_else_is_aborted(loop):
         with pytest.raises(ssl.SSLError):
             await task
         assert isinstance(await client.lost, ssl.SSLError)
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio calls a private method that foreign transports lack")
+def test_transport_of_somebody_else_that_cannot_write_the_alert(loop):
+    def refuse(data):
+        raise RuntimeError("not now")
+
+    async def main():
+        client, server = memory_pair(loop)
+        await upgrade(loop, client, server)
+        client.transport.write = refuse
+        server.transport.write(b"this is not TLS")
+        assert isinstance(await client.lost, ssl.SSLError)
+        assert client.transport.closing
+        await server.lost
 
     run(loop, main())
 

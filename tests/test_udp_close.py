@@ -291,11 +291,14 @@ def test_loop_closed_with_an_endpoint_open(loop):
         sock.bind(where)  # its socket is closed too
 
 
-def test_closed_transport_is_freed(loop):
+@pytest.mark.parametrize("closed_early", [False, True])
+def test_closed_transport_is_freed(loop, closed_early):
     async def main():
-        transport, protocol = await loop.create_datagram_endpoint(
-            lambda: Recorder(loop), local_addr=ANY
-        )
+        sock = udp_socket()
+        transport, protocol = await loop.create_datagram_endpoint(lambda: Recorder(loop), sock=sock)
+        if closed_early:
+            transport.pause_reading()  # asyncio's could not be told to stop later
+            sock.close()
         transport.close()
         await protocol.lost
         await turns()

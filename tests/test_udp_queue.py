@@ -58,10 +58,10 @@ CALL(int, sendmmsg, (int fd, struct mmsghdr *messages, unsigned n, int flags),
 """
 
 PRELUDE = """
-import ctypes, errno, time
+import ctypes, errno, os, time
 sys.path.insert(0, {tests!r})
 from tcp_helpers import HOST, turns, until
-from udp_helpers import ANY, Recorder, endpoint, name, pair
+from udp_helpers import ANY, Recorder, endpoint, name, pair, udp_socket
 
 control = ctypes.CDLL({library!r})
 refusing = ctypes.c_int.in_dll(control, "refusing")
@@ -363,6 +363,109 @@ def test_error_received_that_raises_keeps_nothing_waiting(queued):
                 assert await server.got(1) == [b"after"]
                 assert [type(each["exception"]) for each in contexts] == [ZeroDivisionError]
                 contexts.clear()
+        """
+    )
+
+
+# An ICMP message comes while something waits and nothing is read.
+UNREACHABLE = """
+    async def main(loop):
+        with udp_socket() as sock:
+            nobody = sock.getsockname()
+        async with endpoint(loop, remote_addr=nobody) as client:
+            transport = client.transport
+            {pause}
+            transport.sendto(b"refused by the peer")
+            refusing.value = 1
+            transport.sendto(b"waits")
+            {close}
+            await turns(20)
+            refusing.value = 0
+            errors = await client.failed()
+            assert [type(exc) for exc in errors] == [ConnectionRefusedError]
+            if transport.is_closing():
+                assert await client.lost is None
+"""
+
+
+def test_error_of_the_peer_while_a_closed_endpoint_sends_what_waits(queued):
+    queued(UNREACHABLE.format(pause="", close="transport.close()"))
+
+
+@pytest.mark.veloop_only("asyncio's transports of datagrams cannot be paused")
+def test_error_of_the_peer_while_reading_is_paused(queued):
+    queued(UNREACHABLE.format(pause="transport.pause_reading()", close=""))
+
+
+@pytest.mark.veloop_only("asyncio's transports of datagrams cannot be paused")
+def test_paused_endpoint_with_a_queue_leaves_what_comes_in_the_socket(queued):
+    queued(
+        """
+        async def main(loop):
+            async with pair(loop) as (server, client):
+                transport = server.transport
+                client.transport.sendto(b"first")
+                await server.got(1)
+                transport.pause_reading()
+                client.transport.sendto(b"second")
+                refusing.value = 1
+                transport.sendto(b"waits", name(client))
+                await turns(20)
+                refusing.value = 0
+                assert await client.got(1) == [b"waits"]
+                # Nothing is left to do: no turn of the loop, until the time is over.
+                before = time.process_time()
+                await asyncio.sleep(0.3)
+                assert time.process_time() - before < 0.15
+                assert server.data == [b"first"]
+                transport.resume_reading()
+                assert await server.got(2) == [b"first", b"second"]
+        """
+    )
+
+
+def test_datagram_for_which_there_is_no_room_is_dropped(queued):
+    # Not kept, although libuv takes this error for one of those that pass.
+    queued(
+        """
+        async def main(loop):
+            async with pair(loop) as (server, client):
+                transport = client.transport
+                failure.value = errno.ENOBUFS
+                transport.sendto(b"dropped")
+                assert [exc.errno for exc in client.errors] == [errno.ENOBUFS]
+                assert transport.get_write_buffer_size() == 0
+                transport.sendto(b"sent")
+                assert await server.got(1) == [b"sent"]
+                # EAGAIN right after it is what it says.
+                refusing.value = 1
+                transport.sendto(b"waits")
+                assert len(client.errors) == 1
+                refusing.value = 0
+                assert await server.got(2) == [b"sent", b"waits"]
+        """
+    )
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_queued_datagram_for_which_there_is_no_room_is_dropped(queued, last):
+    queued(
+        f"""
+        async def main(loop):
+            async with pair(loop) as (server, client):
+                transport = client.transport
+                refusing.value = 1
+                transport.sendto(b"dropped")
+                if not {last}:
+                    transport.sendto(b"sent")
+                failure.value = errno.ENOBUFS
+                refusing.value = 0
+                errors = await client.failed()
+                assert [exc.errno for exc in errors] == [errno.ENOBUFS]
+                assert str(errors[0]) == str(OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS)))
+                if {last}:
+                    transport.sendto(b"sent")
+                assert await server.got(1) == [b"sent"]
         """
     )
 

@@ -121,10 +121,12 @@ class Database:
 
     def _rights(self):
         """Arguments for subprocess that make it an unprivileged user's process."""
+        # What is loaded ahead of the tests, a sanitizer, is no business of the server's.
+        env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
         if os.geteuid() != 0:
-            return {}
+            return {"env": env}
         user = self._user()
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        return {"env": env, "user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
     def _leash(self):
         """What ends the server with the tests, also where these are killed (by pytest-timeout)."""

@@ -18,6 +18,7 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed (pip install '.[
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.memory,
     pytest.mark.skipif(not LINUX, reason="the peak of a process's memory is read from /proc"),
 ]
 

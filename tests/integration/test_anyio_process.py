@@ -141,6 +141,7 @@ async def test_options_of_the_child():
     try:
         done = await anyio.run_process(
             f"printf x >/dev/fd/{writing}; ps -o sid= -p $$; echo $$",
+            env={"PATH": os.environ.get("PATH", os.defpath)},
             pass_fds=[writing],
             start_new_session=True,
         )

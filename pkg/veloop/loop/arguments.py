@@ -6,6 +6,7 @@ argument it was.
 
 from __future__ import annotations
 
+import operator
 import socket
 from typing import Any
 
@@ -59,12 +60,16 @@ def check_port(name: str, port: object) -> None:
     if isinstance(port, (str, bytes)):
         if not (port.isascii() and port.isdigit()):
             return
-        port = int(port)
-    if port is None:
+        number = int(port)
+    elif port is None:
         return
-    if not isinstance(port, int):
-        raise OSError(f"{name} must be an integer, str, bytes or None, not {port!r}")
-    if not 0 <= port <= 0xFFFF:
+    else:
+        try:
+            number = operator.index(port)  # type: ignore[arg-type]
+        except TypeError:
+            message = f"{name} must be an integer, str, bytes or None, not {port!r}"
+            raise OSError(message) from None
+    if not 0 <= number <= 0xFFFF:
         raise OverflowError(f"{name} must be 0-65535, got {port!r}")
 
 

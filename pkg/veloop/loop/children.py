@@ -1,11 +1,14 @@
 """Child processes: starting one, and being told of its end. No pipes, no protocol: process.py.
 
-`Popen` is subprocess.Popen with another way to fork: libuv's uv_spawn (shim/process.c), with
-the GIL released. All that Popen checks, opens, warns of and cleans up around that stays its own,
-so that nothing can differ. What runs Python in the child or changes its user (preexec_fn, user,
-group, extra_groups) is left to Popen: vfork would not be safe for it. So is everything
-where the redirections of shim/port.h are missing: macOS, Windows, VELOOP_SYSTEM_LIBUV, and
-Linux before 5.11, which has no close_range() that sets close-on-exec.
+`Popen` is subprocess.Popen with another way to fork: libuv's uv_spawn (shim/process.c). All that
+Popen checks, opens, warns of and cleans up around that stays its own. What runs Python in the
+child or changes its user (preexec_fn, user, group, extra_groups) is left to Popen: vfork would not
+be safe for it. So is everything where the redirections of shim/port.h are missing: macOS,
+Windows, VELOOP_SYSTEM_LIBUV, and Linux before 5.11, which has no close_range() for close-on-exec.
+
+One thing differs, and is the hazard: Popen holds the GIL until exec, uv_spawn does not. Other
+threads run meanwhile, so the shim relies on nothing that they can change: a process that
+they fork does not keep uv_spawn waiting, and the child's environment is a copy, made under the GIL.
 
 `watch` finds out that a child is dead, by a pidfd or, where there is none, in a thread. Neither
 touches SIGCHLD. The child is reaped in the loop's thread, in the moment its exit becomes known

@@ -34,6 +34,7 @@ from .timers import Timers
 
 if TYPE_CHECKING:
     from .datagram import DatagramTransport
+    from .server import Listener
     from .stream import StreamTransport
 
     if sys.version_info >= (3, 12):
@@ -80,13 +81,14 @@ class Core(asyncio.AbstractEventLoop):
         self._stopping: bool | int = False
         self._nesting = False  # allowed?
         self._nested = 0  # nested runs under way
+        self._put_off: list[Handle | TimerHandle] = []  # until one of them is done
         self._thread_id: int | None = None
-        self._ready: deque[Handle] = deque()
+        self._ready: deque[Handle | TimerHandle] = deque()
         self._due: deque[TimerHandle] = deque()
         self._timers = Timers()
         self._driver = Driver()
-        # By their descriptors: the transports whose socket objects applications may know.
-        self._given: dict[int, StreamTransport | DatagramTransport] = {}
+        # By their descriptors: who has a socket that applications can get at too.
+        self._given: dict[int, StreamTransport | DatagramTransport | Listener] = {}
         self._signals = Signals(self)
         self._executor = DefaultExecutor(self)
         self._task_factory: Callable[..., Any] | None = None
@@ -224,6 +226,8 @@ class Core(asyncio.AbstractEventLoop):
             del handle  # see debug.run_handle
 
     def _callback_failed(self, handle: Handle | TimerHandle, exc: BaseException) -> None:
+        if self._nested and nesting.put_off(self, handle):
+            return
         what = debug.format_callback(handle._callback, handle._args)
         context: dict[str, Any] = {
             "message": f"Exception in callback {what}",
@@ -338,7 +342,8 @@ class Core(asyncio.AbstractEventLoop):
     def _check_not_given(self, fd: int) -> None:
         """Refuse a descriptor that a transport was given: two would read from it."""
         transport = self._given.get(fd)
-        if transport is not None and transport._fileno() == fd:
+        # As with asyncio, one that is closing does not count.
+        if transport is not None and not transport.is_closing() and transport._fileno() == fd:
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
     def _check_closed(self) -> None:

@@ -3,7 +3,8 @@
 `UdpTransport` has a socket of AF_INET or AF_INET6, by uv_udp_t: datagrams come in batches, many
 records in one turn. `WatchedTransport` has a socket of any other family (Unix, CAN, netlink ...):
 the shim says when it is ready, and the socket module does the rest, since it alone knows the
-family's addresses (see shim/udp.c). `DatagramTransport` is what both share, and asyncio's rules.
+family's addresses (see shim/datagram.c). `DatagramTransport` is what both share, and asyncio's
+rules.
 
 An exception from the protocol ends nothing: it goes to the loop's exception handler, or to the
 caller of sendto() in the midst of which it was raised. That is asyncio's way with datagrams.
@@ -86,6 +87,7 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         "_live",
         "_orphaned",
         "_paused",
+        "_registered",
         "_run",
         "_sock",
     )
@@ -111,7 +113,8 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         self._run = self._context.run
         self._ident = ident = lib.vl_handle_id(handle)
         loop._driver.targets[ident] = self._on_event
-        loop._given[sock.fileno()] = self
+        self._registered = sock.fileno()  # the application may close its socket before this ends
+        loop._given[self._registered] = self
 
     async def _start(self) -> None:
         """connection_made in a turn of its own, and reading after it, as with asyncio."""
@@ -309,8 +312,8 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         if handle is None:
             return
         del self._loop._driver.targets[self._ident]
-        if self._loop._given.get(self._sock.fileno()) is self:
-            del self._loop._given[self._sock.fileno()]
+        if self._loop._given.get(self._registered) is self:
+            del self._loop._given[self._registered]
         check(lib.vl_handle_close(handle))
 
     def _close_sockets(self) -> None:
@@ -460,7 +463,7 @@ class WatchedTransport(DatagramTransport):
         self._own = sock if ours else sock.dup()
         try:
             driver = loop._driver
-            check(lib.vl_udp_watch(driver.pointer, self._own.fileno(), driver.out))
+            check(lib.vl_datagram_watch(driver.pointer, self._own.fileno(), driver.out))
         except BaseException:
             if not ours:
                 self._own.close()
@@ -470,7 +473,7 @@ class WatchedTransport(DatagramTransport):
     def _watch(self) -> None:
         if self._handle is not None:
             events = (VL_READABLE if self._live else 0) | (VL_WRITABLE if self._queue else 0)
-            check(lib.vl_udp_watch_for(self._handle, events))
+            check(lib.vl_datagram_watch_for(self._handle, events))
 
     def _on_event(self, kind: int, events: int, unused: int) -> None:
         if events & VL_READABLE:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv.events import Target, drop
 from ..events import Handle, TimerHandle
+from . import nesting
 
 if TYPE_CHECKING:
     from .core import Core
@@ -73,6 +74,8 @@ class OriginTracking:
 
 def run_handle(loop: Core, handle: Handle | TimerHandle) -> None:
     """Run a handle in debug mode: time it and say so when it took too long."""
+    if loop._nested and nesting.put_off(loop, handle):
+        return
     loop._current_handle = handle
     try:
         t0 = loop.time()

@@ -7,6 +7,7 @@ hosts and no host. Everything else goes through libuv's thread pool.
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -143,18 +144,22 @@ def _service(port: str | bytes | int | None) -> Any:
         return port
     if isinstance(port, str):
         return port.encode()
-    if isinstance(port, int):
-        return b"%d" % port
-    raise OSError(f"getaddrinfo() argument 2 must be integer or string, not {port!r}")
+    if type(port) is not int:
+        socket.getaddrinfo(None, port)  # raises for what it does not take: True, enumerations
+    return b"%d" % port
 
 
 async def getnameinfo(loop: EventLoop, address: tuple[Any, ...], flags: int) -> tuple[str, str]:
     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     if not _plain(address) or flags & numeric == numeric:
         return socket.getnameinfo(address, flags)
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    host, percent, _ = address[0].partition("%")
+    if percent:
+        socket.getnameinfo(address, flags | numeric)  # raises for a zone that is none
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     request = Request(loop)
-    raw = sockaddr.pack(family, address)
+    # The scope is what the tuple says, without regard to the zone: so the socket module has it.
+    raw = sockaddr.pack(family, (host, *address[1:]))
     answer: tuple[str, str] = await request.wait(
         lib.vl_getnameinfo(loop._driver.pointer, raw, flags)
     )
@@ -190,6 +195,8 @@ async def resolve(
     This calls loop.getaddrinfo(), which applications override to bring their own resolver.
     """
     host, port = address[:2]
+    if hasattr(port, "__index__"):  # numpy's integers are no int
+        port = operator.index(port)
     info = _known_address(host, port, family, type, proto, *address[2:])
     if info is not None:
         return [info]

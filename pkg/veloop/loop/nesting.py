@@ -8,10 +8,12 @@ Python frame is ever below uv_run.
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import tasks
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..events import Handle, TimerHandle
     from .core import Core
 
 # Instead of True in Core._stopping: stop, but only the innermost run.
@@ -23,6 +25,11 @@ def run_until_complete(loop: Core, future: Any) -> Any:
     if task is None:
         raise RuntimeError(
             "This event loop is already running, and runs can be nested only inside of a task"
+        )
+    if not _runs_by_itself():
+        raise RuntimeError(
+            "This event loop is already running, and runs cannot be nested inside of a task that a "
+            f"callback has started eagerly: {task!r}"
         )
     new_task = not asyncio.isfuture(future)
     future = asyncio.ensure_future(future, loop=loop)
@@ -49,7 +56,39 @@ def run_until_complete(loop: Core, future: Any) -> Any:
         tasks._enter_task(loop, task)
         loop._current_handle = current_handle
         loop._nested -= 1
+        loop._ready.extend(loop._put_off)
+        loop._put_off.clear()
         # A nested run outside of this one may be done meanwhile too, and must look.
         loop._stopping = stopped or (INNER if loop._nested else False)
         future.remove_done_callback(done)
     return future.result()
+
+
+def put_off(loop: Core, handle: Handle | TimerHandle) -> bool:
+    """Is the handle's context that of a suspended task? Then it can only be run after that one."""
+    try:
+        handle._context.run(int)
+    except RuntimeError:
+        loop._put_off.append(handle)
+        return True
+    return False
+
+
+def _runs_by_itself() -> bool:
+    """Has the loop called a task, and nothing else? Looked up in the frames: no turn pays for it.
+
+    Below a callback of a transport nothing may be nested: the callback's context is entered, and
+    the same transport's next callback could not be run in it.
+    """
+    frame = sys._getframe(2)
+    while (name := frame.f_code.co_name) not in _CALLERS:
+        assert frame.f_back is not None
+        frame = frame.f_back
+    if name == "_call_target" or frame.f_locals.get("target") is not None:
+        return False
+    callback = frame.f_locals["handle"]._callback
+    return isinstance(getattr(callback, "__self__", None), asyncio.Task)
+
+
+# The functions of core.py and debug.py that call what is ready, and the targets of records.
+_CALLERS = {"_run_until_stopped", "_run_handle", "_call_target"}

@@ -16,6 +16,7 @@ import errno
 import os
 import stat
 import sys
+from asyncio import constants
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,10 @@ class PipeTransport(StreamTransport):
     """What both directions share. The protocol is told; the file object is closed in the end."""
 
     __slots__ = ("_fd", "_pipe")
+
+    # Both need a socket, or both directions.
+    _sendfile_compatible = constants._SendfileMode.UNSUPPORTED
+    _start_tls_compatible = False
 
     _kind = "pipe"
     _lost_write = "pipe closed by peer or os.write(pipe, data) raised exception."
@@ -93,7 +98,7 @@ class PipeTransport(StreamTransport):
         if method in ("get_buffer", "buffer_updated"):  # data would be lost in between
             super()._protocol_failed(exc, method)
             return
-        # Unlike a socket's, asyncio's pipe transports stay open then.
+        # Unlike a socket's, asyncio's pipe transports stay open when data_received fails, say.
         self._loop.call_exception_handler(
             {
                 "message": f"protocol.{method}() failed",
@@ -102,8 +107,6 @@ class PipeTransport(StreamTransport):
                 "protocol": self._protocol,
             }
         )
-        if method == "connection_made":
-            self._begin_reading()
 
     def _release(self) -> None:
         pipe, self._pipe = self._pipe, None

@@ -133,9 +133,6 @@ class Poller:
         watch = self.watches.get(fd)
         if watch is None:
             self._loop._check_not_given(fd)
-            user = self._user_of(fd)
-            if user is not None:
-                raise _in_use(file, user)
         return watch
 
     def _apply(self, watch: Watch, added: int) -> None:

@@ -173,8 +173,9 @@ async def _transport_native(
         await wait_writable(loop, copy, transport._sendfile_waits())
 
     transport._begin_sendfile()
-    resume_reading = transport.is_reading()
+    resume_reading = False
     try:
+        resume_reading = transport.is_reading()
         transport.pause_reading()
         await transport._sendfile_waits(for_queue=True)
         copy = os.dup(transport._fileno())

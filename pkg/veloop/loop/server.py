@@ -34,38 +34,70 @@ _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Listener:
     """Accepts the connections of one listening socket of a server."""
 
-    __slots__ = ("_handle", "_ident", "_loop", "_retry", "_server", "_sock")
+    __slots__ = (
+        "_fd",
+        "_handle",
+        "_ident",
+        "_late",
+        "_loop",
+        "_retry",
+        "_seen",
+        "_server",
+        "_sock",
+    )
 
     def __init__(self, server: Server, sock: socket.socket, backlog: int) -> None:
         self._server = server
         self._sock = sock
         self._loop = loop = server._loop
         self._retry: asyncio.TimerHandle | None = None
+        self._seen = 0  # records that were taken from the ring
+        self._late = 0  # those that are still in there, once closed
+        self._fd = sock.fileno()
         driver = loop._driver
         batch = min(max(backlog, 1), _BATCH_MAX)
         self._ident = check(lib.vl_listener_open(driver.pointer, sock.fileno(), batch, driver.out))
         self._handle: Any = driver.out[0]
         driver.targets[self._ident] = self._on_event
+        loop._given[self._fd] = self
+
+    def is_closing(self) -> bool:
+        return self._handle is None
 
     def _fileno(self) -> int:
         return -1 if self._handle is None else self._sock.fileno()
 
     def _on_event(self, kind: int, a: int, b: int) -> None:
+        self._seen += 1
         if a < 0:
-            self._on_error(error(a))
+            self._on_error(error(a), paused=bool(b))
             return
         handle = ffi.cast("vl_handle_t *", a)
         slab = self._loop._driver.slab
         end = b + 6 + sum(slab[b : b + 2])  # two sizes, two addresses, a descriptor
         self._server._accepted(handle, slab[b:end])
 
-    def _on_error(self, exc: BaseException) -> None:
-        """accept() failed; the shim has paused this listener."""
+    def _on_late_event(self, kind: int, a: int, b: int) -> None:
+        """What came in the turn in which the server was closed; an error is no matter now."""
+        server = self._server
+        self._late -= 1
+        if not self._late:
+            self.forget_late()
+        try:
+            if a > 0:
+                self._on_event(kind, a, b)
+        finally:
+            server._accepting -= 1
+            server._wakeup_if_done()
+
+    def _on_error(self, exc: BaseException, *, paused: bool) -> None:
+        """accept() failed: with a new connection, or with all until the shim is told to resume."""
         loop = self._loop
         message = "socket.accept() failed"
         if getattr(exc, "errno", None) in _OUT_OF_RESOURCES:
             message = "socket.accept() out of system resource"
-        self._retry = loop.call_later(_RETRY_DELAY, self._resume)
+        if paused:
+            self._retry = loop.call_later(_RETRY_DELAY, self._resume)
         loop.call_exception_handler(
             {"message": message, "exception": exc, "socket": trsock.TransportSocket(self._sock)}
         )
@@ -75,13 +107,30 @@ class Listener:
         check(lib.vl_listener_resume(self._handle))
 
     def close(self) -> None:
-        """Stop accepting. The socket itself is the server's to close."""
+        """Stop accepting. The socket itself is the server's to close.
+
+        Who was accepted already is a connection of the server's: nobody else will answer.
+        """
         if self._handle is None:
             return
-        check(lib.vl_handle_close(self._handle))  # first: it may refuse the thread
+        told_of = check(lib.vl_listener_close(self._handle))  # first: it may refuse the thread
         self._handle = None
         if self._retry is not None:
             self._retry.cancel()
+        if self._loop._given.get(self._fd) is self:
+            del self._loop._given[self._fd]
+        self._late = told_of - self._seen
+        if self._late:
+            self._server._accepting += self._late
+            self._server._late.add(self)
+            self._loop._driver.targets[self._ident] = self._on_late_event
+        else:
+            del self._loop._driver.targets[self._ident]
+
+    def forget_late(self) -> None:
+        """What is still in the ring has no target now: the drain closes it."""
+        self._server._accepting -= self._late
+        self._server._late.discard(self)
         del self._loop._driver.targets[self._ident]
 
     def _on_loop_close(self) -> None:
@@ -112,6 +161,7 @@ class Server(asyncio.Server):
         # The loop keeps an open transport alive anyway, so this need not be weak.
         self._clients: set[Transport] = set()
         self._accepting = 0
+        self._late: set[Listener] = set()  # closed ones, with connections still to be served
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving = False
         self._serving_forever_fut: asyncio.Future[None] | None = None
@@ -196,11 +246,19 @@ class Server(asyncio.Server):
             raise
         self._serving = True
 
-    def _stop_listening(self) -> None:
+    def _stop_listening(self, *, serve_late: bool = False) -> None:
         while self._listeners:
             self._listeners[-1].close()
             self._listeners.pop()
         self._serving = False
+        if not serve_late:
+            self._forget_late()
+
+    def _forget_late(self) -> None:
+        """Close the connections that came in this turn: no protocol knows of them."""
+        for listener in self._late.copy():
+            listener.forget_late()
+        self._wakeup_if_done()
 
     async def start_serving(self) -> None:
         """Begin to accept connections; RuntimeError on a closed server. Idempotent."""
@@ -229,7 +287,7 @@ class Server(asyncio.Server):
         """Stop listening and close the listening sockets; connections stay. Idempotent."""
         if self._sockets is None:
             return
-        self._stop_listening()
+        self._stop_listening(serve_late=True)
         sockets, self._sockets = self._sockets, None
         for sock in sockets:
             sock.close()
@@ -241,11 +299,13 @@ class Server(asyncio.Server):
 
     def close_clients(self) -> None:
         """Close all connections, after what they still have to send."""
+        self._forget_late()
         for transport in self._clients.copy():
             transport.close()
 
     def abort_clients(self) -> None:
         """Close all connections at once; what they still had to send is lost."""
+        self._forget_late()
         for transport in self._clients.copy():
             transport.abort()
 

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import socket
-import sys
+import struct
 from asyncio import constants, trsock
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._uv import ffi, lib, sockaddr
 from .._uv.errors import check, error
+from .debug import format_callback
 from .transport import Transport, warn_unclosed
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ UV_EOF = lib.UV_EOF
 VL_EFOREIGN = lib.VL_EFOREIGN
 
 vl_stream_write = lib.vl_stream_write
+
+_last_int = struct.Struct("=i").unpack_from
 
 # Fewer bytes than this are joined: copying them is cheaper than describing them to C.
 _JOIN_MAX = 32 * 1024
@@ -61,6 +64,7 @@ class StreamTransport(Transport):
         "_paused",
         "_queued",
         "_refuse",
+        "_registered",
         "_run",
         "_sendfile",
         "_slab",
@@ -101,20 +105,33 @@ class StreamTransport(Transport):
         self._run = context.run
         self._ident = ident = lib.vl_handle_id(handle)
         loop._driver.targets[ident] = self._on_event
-        if sock is not None:
-            loop._given[sock.fileno()] = self
+        # Its number in loop._given: the application may close its socket before this ends.
+        self._registered = fd = -1
+        if addresses:
+            fd = _last_int(addresses, -4)[0]
+        elif sock is not None:
+            fd = sock.fileno()
+        if fd != -1:
+            self._registered = fd
+            loop._given[fd] = self
 
     def _start(self) -> None:
         """Tell the protocol, and begin to read unless it paused or closed at once."""
         try:
             self._run(self._protocol.connection_made, self)
         except (SystemExit, KeyboardInterrupt):
-            self._begin_reading()
             raise
         except BaseException as exc:
-            if not self._closing:
-                self._protocol_failed(exc, "connection_made")
-        else:
+            what = format_callback(self._protocol.connection_made, (self,))
+            self._loop.call_exception_handler(
+                {
+                    "message": f"Exception in callback {what}",
+                    "exception": exc,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+        finally:
             self._begin_reading()
 
     def _begin_reading(self) -> None:
@@ -265,8 +282,10 @@ class StreamTransport(Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         driver = self._loop._driver
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        # TLS copies at once what it is given, so it is not given a copy.
-        self._slab = driver.view if getattr(protocol, "takes_views", False) else driver.slab
+        # TLS copies at once what it is given, so it is not given a copy. The class is asked: a
+        # mock, or a proxy with a __getattr__, says yes to whatever the instance is asked.
+        views = getattr(type(protocol), "takes_views", False) is True
+        self._slab = driver.view if views else driver.slab
         self._protocol = protocol
 
     def is_reading(self) -> bool:
@@ -464,8 +483,8 @@ class StreamTransport(Transport):
             return
         del self._loop._driver.targets[self._ident]
         sock = self._sock
-        if sock is not None and self._loop._given.get(sock.fileno()) is self:
-            del self._loop._given[sock.fileno()]
+        if self._loop._given.get(self._registered) is self:
+            del self._loop._given[self._registered]
         if sock is not None and not self._has_socket:
             sock.detach()
         check(lib.vl_handle_close(handle))
@@ -490,7 +509,7 @@ class StreamTransport(Transport):
             return -1
         if self._sock is not None:
             return self._sock.fileno()
-        return int.from_bytes(self._addresses[-4:], sys.byteorder, signed=True)
+        return self._registered
 
     @staticmethod
     def _names_of(sock: socket.socket) -> dict[str, Any]:
@@ -527,7 +546,6 @@ class StreamTransport(Transport):
             sock = socket.socket(family, socket.SOCK_STREAM, fileno=self._fileno())
             sock.setblocking(False)
             self._sock = sock
-            self._loop._given[sock.fileno()] = self
         return sock
 
 

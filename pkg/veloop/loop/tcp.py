@@ -71,6 +71,7 @@ class _Connecting:
             await self.future
         finally:
             self.close()
+            del self.future  # it has the exception, whose traceback has this frame
 
     def close(self) -> None:
         handle, self.handle = self.handle, None
@@ -335,9 +336,11 @@ async def started(
 
 def _start(transport: StreamTransport, started: asyncio.Future[None]) -> None:
     """connection_made, in a turn of its own."""
-    transport._start()
-    if not started.done():
-        started.set_result(None)
+    try:
+        transport._start()
+    finally:  # connection_made may end the run of the loop, which may go on later
+        if not started.done():
+            started.set_result(None)
 
 
 async def connect_accepted_socket(

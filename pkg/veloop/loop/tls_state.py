@@ -1,6 +1,7 @@
 """Session: one TLS connection without I/O. Bytes of the wire go in and come out, plaintext too.
 
-It knows nothing of loops, transports and protocols; `tls.py` moves its bytes. Two rules of its:
+It knows nothing of loops, transports and protocols; `tls_transport.py` moves its bytes. Two rules
+of its:
 
 - Nothing that read() was able to decrypt is lost: an error behind it waits in `failure`.
 - What is to be sent stays plaintext, in `backlog`, until send() is asked for it. So a peer that
@@ -17,6 +18,8 @@ RECORD = 16 * 1024  # the most plaintext in one record, which is what one read()
 
 # Encrypted at once. OpenSSL's memory buffers never shrink, so a connection keeps this much.
 CHUNK = 64 * 1024
+
+INFO = ("peercert", "cipher", "compression")  # asyncio's names for what OpenSSL knows
 
 
 class Session:
@@ -43,6 +46,11 @@ class Session:
         except SSLWantReadError:
             return False
         return True
+
+    def info(self, name: str) -> Any:
+        """One of INFO, once the handshake is complete."""
+        sslobj = self.sslobj
+        return sslobj.getpeercert() if name == "peercert" else getattr(sslobj, name)()
 
     # ------------------------------------------------------------------------- receiving
 
@@ -106,7 +114,7 @@ class Session:
 
     def send(self) -> bytes:
         """The next bytes for the wire: b"" if there are none, or OpenSSL first wants to read."""
-        if self.queued:
+        if self.queued and self.failure is None:  # after one OpenSSL has only its alert to send
             chunk = self._take()
             try:
                 self.sslobj.write(chunk)
@@ -160,3 +168,15 @@ class Session:
         self.failure = None
         self.incoming.read()
         self.outgoing.read()
+
+
+def as_bytes(data: Any) -> bytes:
+    """What write() was given, as it is now: the application may change a bytearray later."""
+    if type(data) is bytes:
+        return data
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(
+            "data argument must be a bytes, bytearray, or memoryview object, "
+            f"not {type(data).__name__!r}"
+        )
+    return bytes(data)

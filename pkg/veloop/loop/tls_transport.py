@@ -16,6 +16,7 @@ connection_lost. abort() and errors lead from anywhere to ENDED.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from asyncio import constants
 from collections.abc import Callable, Iterable
@@ -25,12 +26,13 @@ from typing import TYPE_CHECKING, Any
 from .._uv.errors import foreign_thread
 from .debug import logger
 from .stream import buffer_of
-from .transport import Transport, limits, warn_unclosed
+from .tls_flow import ENDED, FLUSHING, HANDSHAKE, LOST, OPEN, SHUTDOWN, FlowControl
+from .transport import warn_unclosed
 
 try:
     from ssl import CertificateError, SSLError
 
-    from .tls_state import CHUNK, Session
+    from .tls_state import CHUNK, INFO, Session, as_bytes
 except ImportError:  # a Python without OpenSSL, where nobody makes an SSLTransport
     pass
 
@@ -39,17 +41,8 @@ if TYPE_CHECKING:
     from .server import Server
     from .tls import Settings
 
-# Bytes, asyncio's limits.
-_WRITE_HIGH = 512 * 1024
-_READ_HIGH = 256 * 1024
 
-# Answers of the TLS protocol itself that a peer may cause without reading any of them.
-_ANSWERS_MAX = 64 * 1024
-
-HANDSHAKE, OPEN, FLUSHING, SHUTDOWN, ENDED, LOST = range(6)
-
-
-class SSLTransport(Transport):
+class SSLTransport(FlowControl):
     """A transport that encrypts what another one transports: an asyncio.Transport."""
 
     _start_tls_compatible = True
@@ -57,21 +50,14 @@ class SSLTransport(Transport):
 
     __slots__ = (
         "_announced",
-        "_below",
         "_buffered",
+        "_calling",
         "_corked",
         "_eof",
         "_eof_told",
         "_error",
-        "_held_back",
-        "_paused",
-        "_read_high",
-        "_read_low",
-        "_session",
         "_settings",
         "_started_at",
-        "_state",
-        "_stuck",
         "_timer",
         "_waiter",
     )
@@ -92,22 +78,16 @@ class SSLTransport(Transport):
         self._session = Session(settings.context, settings.server_side, settings.server_hostname)
         self._settings = settings
         self._extra = {"sslcontext": settings.context}
-        self._below: Any = None
         self._waiter = waiter
         self._announced = announced  # the protocol knows that there is a connection
-        self._state = HANDSHAKE
         self._timer: asyncio.TimerHandle | None = None
         self._started_at = 0.0
         self._error: BaseException | None = None  # the reason why the connection is being ended
-        self._corked = False  # we are in a callback: what it writes goes out together
-        self._stuck = False  # the transport below takes no more for now
-        self._held_back = False  # it does not read for now
-        self._paused = False  # the protocol does not want to read
+        self._calling = False  # we are in a callback: what it writes first goes out at once,
+        self._corked = False  # and what it writes then, less than a CHUNK, goes out together
         self._eof = False
         self._eof_told = False
-        self._read_low, self._read_high = limits(None, None, _READ_HIGH)
-        super().__init__(loop, protocol, context, None)
-        self._low_water, self._high_water = limits(None, None, _WRITE_HIGH)
+        super().__init__(loop, protocol, context)
 
     def _put_on(self, below: Any, server: Server | None = None) -> None:
         """`below` is the transport to encrypt for; its protocol is a Below of ours.
@@ -158,18 +138,18 @@ class SSLTransport(Transport):
             logger.debug("%r: SSL handshake took %.1f ms", self, took)
         if not self._announced:
             self._announced = True
-            self._corked = True
+            self._calling = True
             try:
                 self._protocol.connection_made(self)
             except (SystemExit, KeyboardInterrupt):
                 self._wake_waiter(None)
-                self._go_on_soon()
+                self._interrupted()
                 raise
             except BaseException as exc:
                 self._fatal_error(exc, "Fatal error: protocol.connection_made() call failed.")
                 return
             finally:
-                self._corked = False
+                self._calling = self._corked = False
         self._wake_waiter(None)
         self._go_on()
 
@@ -243,7 +223,7 @@ class SSLTransport(Transport):
     def _read(self) -> None:
         """Decrypt, and give to the protocol, all that there is or as much as it wants."""
         session = self._session
-        self._corked = True
+        self._calling = True
         try:
             if self._buffered:
                 self._fill()
@@ -256,13 +236,13 @@ class SSLTransport(Transport):
                 session.failure = None
                 raise failure
         except (SystemExit, KeyboardInterrupt):
-            self._go_on_soon()
+            self._interrupted()
             raise
         except BaseException as exc:
             self._fatal_error(exc, "Fatal error on SSL protocol")
             return
         finally:
-            self._corked = False
+            self._calling = self._corked = False
             failure = None  # its traceback holds this frame
         if session.queued or session.outgoing.pending:
             self._pump()
@@ -277,6 +257,9 @@ class SSLTransport(Transport):
             size = session.read_into(buffer_of(self._protocol, hint))
             if size:
                 self._protocol.buffer_updated(size)
+                if self._corked:
+                    self._corked = False
+                    self._pump()
             if not size or session.failure is not None or not session.more():
                 return
         if not self._paused and self._state == OPEN:
@@ -285,7 +268,10 @@ class SSLTransport(Transport):
                 self._protocol.data_received(data)
 
     def _on_eof(self) -> bool:
-        """The transport below has reached the end. -> True: we close it ourselves."""
+        """The transport below has reached the end. -> True: we close it ourselves.
+
+        One that encrypts, too, closes in any case, and warns of a protocol that says True.
+        """
         self._eof = True
         if self._loop.get_debug():
             logger.debug("%r received EOF", self)
@@ -295,7 +281,7 @@ class SSLTransport(Transport):
             )
         else:
             self._go_on()
-        return True
+        return not isinstance(self._below, SSLTransport)
 
     def _go_on(self) -> None:
         """Send what waits, deliver what waits, end what has ended."""
@@ -315,6 +301,12 @@ class SSLTransport(Transport):
     def _go_on_soon(self) -> None:
         self._loop.call_soon(self._go_on, context=self._context)
 
+    def _interrupted(self) -> None:
+        """Go on in the next run. There may be none, so what was written goes out now."""
+        if self._corked:
+            self._pump()
+        self._go_on_soon()
+
     def _end_of_stream(self) -> None:
         self._tell_eof()
         if self._state == OPEN:
@@ -325,17 +317,17 @@ class SSLTransport(Transport):
         if self._eof_told:
             return
         self._eof_told = True
-        self._corked = True
+        self._calling = True
         try:
             keep_open = self._protocol.eof_received()
         except (SystemExit, KeyboardInterrupt):
-            self._go_on_soon()
+            self._interrupted()
             raise
         except BaseException as exc:
             self._fatal_error(exc, "Error calling eof_received()")
             return
         finally:
-            self._corked = False
+            self._calling = self._corked = False
         if keep_open:
             logger.warning("returning true from eof_received() has no effect when using ssl")
 
@@ -345,60 +337,23 @@ class SSLTransport(Transport):
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
         self._protocol = protocol
 
-    def is_reading(self) -> bool:
-        return not self._closing and not self._paused
-
-    def pause_reading(self) -> None:
-        self._paused = True
-
     def resume_reading(self) -> None:
         if self._paused and not self.is_closing():
             self._paused = False
             # Not from within this call: the protocol may be in the middle of something.
             self._go_on_soon()
 
-    def get_read_buffer_size(self) -> int:
-        """How many bytes came in and were not decrypted yet."""
-        return self._session.incoming.pending
-
-    def get_read_buffer_limits(self) -> tuple[int, int]:
-        """(low, high): see set_read_buffer_limits."""
-        return self._read_low, self._read_high
-
-    def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Over `high` bytes the transport below stops reading; not over `low`, it goes on."""
-        self._read_low, self._read_high = limits(high, low, _READ_HIGH)
-        self._limit_reading()
-
-    def _limit_reading(self) -> None:
-        """Let the transport below read or not, by what is in memory already."""
-        if self._state >= ENDED:
-            return
-        session = self._session
-        limit = self._read_low if self._held_back else self._read_high
-        hold_back = (
-            session.incoming.pending > limit
-            # While we are stuck only TLS itself makes something to send: it answers the peer.
-            or (self._stuck and session.outgoing.pending > _ANSWERS_MAX)
-        )
-        if hold_back and not self._held_back:
-            self._held_back = True
-            self._below.pause_reading()
-        elif self._held_back and not hold_back:
-            self._held_back = False
-            self._below.resume_reading()
-
     # --------------------------------------------------------------------------- sending
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if type(data) is not bytes:
-            data = _as_bytes(data)
+            data = as_bytes(data)
         if data and self._may_write():
             self._session.write(data)
             self._after_write()
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
-        pieces = [piece for piece in map(_as_bytes, list_of_data) if piece]
+        pieces = [piece for piece in map(as_bytes, list_of_data) if piece]
         if pieces and self._may_write():
             for piece in pieces:
                 self._session.write(piece)
@@ -419,9 +374,10 @@ class SSLTransport(Transport):
             raise foreign_thread(self._loop._thread_id or 0)
 
     def _after_write(self) -> None:
-        queued = self._session.queued
-        if self._state == OPEN and not self._stuck and (not self._corked or queued >= CHUNK):
+        corked = self._corked and self._session.queued < CHUNK
+        if not corked and self._state == OPEN and not self._stuck:
             self._pump()
+            self._corked = self._calling
         if not self._protocol_paused and self._session.queued > self._high_water:
             self._maybe_pause_protocol()
 
@@ -451,13 +407,6 @@ class SSLTransport(Transport):
             self._pump()
             if self._held_back:
                 self._limit_reading()
-
-    def get_write_buffer_size(self) -> int:
-        return self._session.unsent()
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._low_water, self._high_water = limits(high, low, _WRITE_HIGH)
-        self._maybe_pause_protocol()
 
     def can_write_eof(self) -> bool:
         return False
@@ -530,16 +479,30 @@ class SSLTransport(Transport):
             self._below.close()
 
     def _fatal_error(self, exc: BaseException, message: str) -> None:
-        if isinstance(exc, SSLError) and not self._stuck and self._state <= OPEN:
-            alert = self._session.outgoing.read()
-            if alert:
-                self._below.write(alert)
+        self._uncork()
+        if isinstance(exc, SSLError) and self._state <= OPEN:
+            self._send_last(self._session.outgoing.read)  # the alert
         super()._fatal_error(exc, message)
+
+    def _uncork(self) -> None:
+        """The connection ends in the middle of a callback: what that wrote goes out first."""
+        corked, self._corked = self._corked, False
+        if corked and self._state == OPEN:
+            self._send_last(self._session.send)
+
+    def _send_last(self, take: Callable[[], bytes]) -> None:
+        """Send what can be sent. That it fails changes nothing: the connection is at its end."""
+        if not self._stuck:
+            with contextlib.suppress(Exception):
+                data = take()
+                if data:
+                    self._below.write(data)
 
     def _force_close(self, exc: BaseException | None) -> None:
         if self._below is None:
             return
         self._check_thread()
+        self._uncork()
         self._closing = True
         self._state = ENDED
         if self._error is None:
@@ -577,23 +540,9 @@ class SSLTransport(Transport):
         extra = self._extra
         if name in extra:
             return extra[name]
-        if name in ("peercert", "cipher", "compression") and "ssl_object" in extra:
-            sslobj = self._session.sslobj
-            method = sslobj.getpeercert if name == "peercert" else getattr(sslobj, name)
-            extra[name] = method()
+        if name in INFO and "ssl_object" in extra:
+            extra[name] = self._session.info(name)
             return extra[name]
         if self._below is not None:
             return self._below.get_extra_info(name, default)
         return default
-
-
-def _as_bytes(data: Any) -> bytes:
-    """What write() was given, as it is now: the application may change a bytearray later."""
-    if type(data) is bytes:
-        return data
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(
-            "data argument must be a bytes, bytearray, or memoryview object, "
-            f"not {type(data).__name__!r}"
-        )
-    return bytes(data)

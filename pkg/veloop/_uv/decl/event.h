@@ -6,7 +6,8 @@
  *                   udp
  *   VL_CONNECT      stream     status                  -
  *   VL_ACCEPT       listener   vl_handle_t *, status   offset in the slab of the addresses and
- *                                                      the descriptor (listener.c)
+ *                                                      the descriptor (listener.c);
+ *                                                      of a status, whether it pauses
  *   VL_POLL         poll       VL_READABLE | ...       -
  *                           (0: hang-up, of a vl_pipe_watch)
  *   VL_SIGNAL       0          bytes read              offset of the signal numbers in the slab

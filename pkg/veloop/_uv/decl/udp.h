@@ -11,8 +11,3 @@ int vl_udp_read_stop(vl_handle_t *handle);
 int64_t vl_udp_send(vl_handle_t *handle, const char *data, size_t size, const char *address);
 /* The bytes queued, and 8 more for each datagram, as asyncio counts. */
 int64_t vl_udp_queued(vl_handle_t *handle);
-
-/* Sockets of all other families: only told when they are ready, by VL_POLL. They stay the
- * caller's. -> the id, or a status. */
-int64_t vl_udp_watch(vl_loop_t *loop, int fd, vl_handle_t **handle);
-int vl_udp_watch_for(vl_handle_t *handle, int events);

@@ -13,19 +13,25 @@ enum { VL_FAULT_RECEIVE, VL_FAULT_SEND, VL_FAULT_ACCEPT, VL_FAULT_CONNECT, VL_FA
 /* Shall this call fail? Sets errno. */
 int vl_fault(int kind, const char *file);
 
+/* In libuv's files it is port.h that redirects this one, too. */
+#ifdef read
+#undef read
+#define read(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : vl_port_read(__VA_ARGS__))
+#else
 #define read(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : (read)(__VA_ARGS__))
+#endif
 #define recvmsg(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : (recvmsg)(__VA_ARGS__))
 #define recvmmsg(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : (recvmmsg)(__VA_ARGS__))
 #define write(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (write)(__VA_ARGS__))
 #define writev(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (writev)(__VA_ARGS__))
-#define sendmsg(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (sendmsg)(__VA_ARGS__))
-#define sendmmsg(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (sendmmsg)(__VA_ARGS__))
 #define accept4(...) (vl_fault(VL_FAULT_ACCEPT, __FILE__) ? -1 : (accept4)(__VA_ARGS__))
 #define connect(...) (vl_fault(VL_FAULT_CONNECT, __FILE__) ? -1 : (connect)(__VA_ARGS__))
 #define socket(...) (vl_fault(VL_FAULT_OPEN, __FILE__) ? -1 : (socket)(__VA_ARGS__))
 #define pipe2(...) (vl_fault(VL_FAULT_OPEN, __FILE__) ? -1 : (pipe2)(__VA_ARGS__))
-/* In libuv's files it is port.h that redirects this one, to port.c. */
+/* The same, but port.c calls these again. */
 #ifndef epoll_ctl
+#define sendmsg(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (sendmsg)(__VA_ARGS__))
+#define sendmmsg(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (sendmmsg)(__VA_ARGS__))
 #define epoll_ctl(epoll_fd, op, ...) \
   ((op) == EPOLL_CTL_ADD && vl_fault(VL_FAULT_WATCH, __FILE__) \
        ? -1 : (epoll_ctl)(epoll_fd, op, __VA_ARGS__))

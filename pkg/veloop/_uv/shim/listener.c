@@ -17,6 +17,9 @@
 #include <unistd.h>
 #endif
 
+/* Errors in a row after which the listening socket is taken for what is broken. */
+enum { FAILURES_MAX = 64 };
+
 /* For each connection the slab gets: the size of the peer's address and of our own, a byte
  * each; the one and the other; the descriptor, which vl_tcp_adopt may yet have moved. */
 enum { ADDRESSES_MAX = 2 + 2 * sizeof(struct sockaddr_storage) + sizeof(int32_t) };
@@ -51,6 +54,31 @@ static int accept_one(int listener, char *addresses, size_t *size) {
   return fd;
 }
 
+/* From accept(2), "Error handling": "Linux accept() (and accept4()) passes already-pending network
+ * errors on the new socket as an error code". That connection is gone; the next one is waiting. */
+static int is_of_the_connection(int status) {
+  switch (status) {
+  case UV_ECONNABORTED:
+  case UV_EHOSTDOWN:
+  case UV_EHOSTUNREACH:
+  case UV_ENETDOWN:
+  case UV_ENETUNREACH:
+  case UV_ENONET:
+  case UV_ENOPROTOOPT:
+  case UV_ENOTSUP: /* Linux: EOPNOTSUPP */
+  case UV_EPERM: /* a firewall's rule */
+  case UV_EPROTO:
+    return 1;
+  default:
+    return 0;
+  }
+}
+
+static void tell(vl_handle_t *listener, int64_t a, int64_t b) {
+  listener->told_of++;
+  vl_emit(listener->loop, VL_ACCEPT, listener->id, a, b);
+}
+
 static void on_acceptable(uv_poll_t *poll, int status, int events) {
   vl_handle_t *listener = poll->data, *handle = NULL;
   vl_loop_t *loop = listener->loop;
@@ -61,17 +89,22 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
   int64_t r;
 
   (void) events;
-  if (status < 0) {
+  if (status < 0)
     uv_poll_start(poll, UV_READABLE, on_acceptable); /* libuv stops a watch that had POLLERR */
-    return;
-  }
   for (i = 0; i < listener->batch; i++) {
     addresses = vl_slab_room(loop, SLAB_SIZE, ADDRESSES_MAX);
     if (addresses == NULL)
       return;
     fd = accept_one(listener->fd, addresses, &size);
-    if (fd == UV_EAGAIN || fd == UV_ECONNABORTED)
+    if (fd == UV_EAGAIN) {
+      listener->failures = 0;
       return;
+    }
+    if (is_of_the_connection(fd) && ++listener->failures < FAILURES_MAX) {
+      if (fd != UV_ECONNABORTED) /* the client changed its mind: nobody's error */
+        tell(listener, fd, 0);
+      continue;
+    }
     r = fd;
     if (fd >= 0) {
       r = vl_tcp_adopt(loop, fd, 0, &handle);
@@ -80,13 +113,13 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
     }
     if (r < 0) {
       uv_poll_stop(poll); /* until vl_listener_resume */
-      vl_emit(loop, VL_ACCEPT, listener->id, r, 0);
+      tell(listener, r, 1);
       return;
     }
+    listener->failures = 0;
     fd32 = (int32_t) vl_handle_fileno_unguarded(handle);
     memcpy(addresses + size, &fd32, sizeof(fd32));
-    vl_emit(loop, VL_ACCEPT, listener->id, (int64_t) (intptr_t) handle,
-            vl_slab_commit(loop, size + sizeof(fd32)));
+    tell(listener, (int64_t) (intptr_t) handle, vl_slab_commit(loop, size + sizeof(fd32)));
   }
 }
 
@@ -118,5 +151,12 @@ int64_t vl_listener_open(vl_loop_t *loop, int fd, int batch, vl_handle_t **into)
 
 int vl_listener_resume(vl_handle_t *handle) {
   VL_GUARD(handle->loop);
+  handle->failures = 0;
   return uv_poll_start(&handle->uv.poll, UV_READABLE, on_acceptable);
+}
+
+int64_t vl_listener_close(vl_handle_t *handle) {
+  VL_GUARD(handle->loop);
+  vl_handle_close_unguarded(handle);
+  return handle->told_of;
 }

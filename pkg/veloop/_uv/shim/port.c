@@ -1,4 +1,7 @@
 /* The other end of port.h: what libuv's redirected system calls do. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* sendmmsg */
+#endif
 #include "shim.h"
 
 /* The descriptor whose close is to be skipped: set only around one uv_close. */
@@ -13,6 +16,7 @@ _Thread_local const vl_spawn_t *vl_port_spawn;
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -174,8 +178,20 @@ long vl_port_refused(long number) {
   return -1;
 }
 
-int vl_port_sigaction(int number, const struct sigaction *action, struct sigaction *before) {
-  return number == SIGCHLD ? 0 : sigaction(number, action, before);
+ssize_t vl_port_sendmsg(int fd, const struct msghdr *message, int flags) {
+  ssize_t r = sendmsg(fd, message, flags);
+
+  if (r < 0 && errno == ENOBUFS)
+    errno = VL_PORT_ENOBUFS;
+  return r;
+}
+
+int vl_port_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
+  int r = sendmmsg(fd, messages, count, flags);
+
+  if (r < 0 && errno == ENOBUFS)
+    errno = VL_PORT_ENOBUFS;
+  return r;
 }
 
 /* Called for a child that could not exec. It is reaped by another if the program ignores SIGCHLD,

@@ -13,16 +13,24 @@
  *   a new pool, but goes on counting from where the parent was; once the count is at its limit,
  *   no name is resolved any more. So we keep the count, to reset it. Libuv's own declaration of
  *   the variable becomes, with this macro, one of the function.
+ * sendmsg, sendmmsg: ENOBUFS becomes an errno that libuv does not take for EAGAIN (see udp.c).
  * nthreads: how many threads the pool has. Kept by us for the same reason: a child that ends would
  *   wait, in libuv's destructor, for threads of the parent.
  * pthread_create: libuv aborts when it cannot have as many threads for its pool as it wants. It gets
  *   one that was made beforehand, and a smaller pool if there are no more (dns.c).
  *
- * uv_spawn (process.c says why; nothing else in libuv calls these, but for fcntl):
- * sigaction: libuv's handler for SIGCHLD is not installed.
+ * uv__signal_global_init: libuv guards the signals that it watches by a pipe for the whole process, made
+ *   with the first loop, and anew in every forked child, which aborts if it cannot. Programs close
+ *   it unknowingly (a daemon closes all it has not opened), and then nothing with signals works, or
+ *   a file that got its number is closed in a child. We have libuv watch none: no pipe, no fork hook.
+ *   The macro meets libuv's definition only, for uv_once is given the bare name.
+ *
+ * uv_spawn (process.c says why; nothing else in libuv uses these, but for fcntl):
+ * SIGCHLD: is no signal, so that uv_signal_start returns at once: libuv gets no handler for it.
  * fork, waitpid: vfork; and a child that somebody else has reaped is no reason to abort.
  * signal, sigprocmask, fcntl: what the new child does to its signals and descriptors is skipped,
  * execvp: and done there.
+ * read: does not wait for the end of a pipe that another child may have.
  */
 #ifndef _WIN32
 #include <pthread.h>
@@ -48,6 +56,7 @@ int vl_port_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -58,13 +67,18 @@ int vl_port_epoll_pwait(int epoll_fd, struct epoll_event *events, int max, int t
                         const sigset_t *mask);
 int vl_port_refuses(long number, long argument);
 long vl_port_refused(long number);
-int vl_port_sigaction(int number, const struct sigaction *action, struct sigaction *before);
+struct mmsghdr;
+ssize_t vl_port_sendmsg(int fd, const struct msghdr *message, int flags);
+int vl_port_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags);
 pid_t vl_port_waitpid(pid_t pid, int *status, int options);
 int vl_port_keeps_flags(int command);
 int vl_port_execvp(void);
+ssize_t vl_port_read(int fd, void *data, size_t size);
 
 #define epoll_ctl vl_port_epoll_ctl
 #define epoll_pwait vl_port_epoll_pwait
+#define sendmsg vl_port_sendmsg
+#define sendmmsg vl_port_sendmmsg
 #define vl_port_first(a, ...) a
 #define vl_port_second(a, b, ...) b
 #define syscall(...) \
@@ -73,7 +87,11 @@ int vl_port_execvp(void);
        ? vl_port_refused((long) vl_port_first(__VA_ARGS__, 0)) \
        : (syscall)(__VA_ARGS__))
 
-#define sigaction(number, action, before) vl_port_sigaction(number, action, before)
+#define uv__signal_global_init(...) \
+  uv__signal_global_init(void) {} \
+  __attribute__((unused)) static void vl_port_no_signals(void)
+#undef SIGCHLD
+#define SIGCHLD 0
 #define waitpid(pid, status, options) vl_port_waitpid(pid, status, options)
 #define fork() vfork()
 #define signal(number, handler) SIG_DFL
@@ -81,4 +99,5 @@ int vl_port_execvp(void);
 #define fcntl(fd, ...) \
   (vl_port_keeps_flags((int) vl_port_first(__VA_ARGS__, 0)) ? 0 : (fcntl)(fd, __VA_ARGS__))
 #define execvp(file, arguments) ((void) (file), (void) (arguments), vl_port_execvp())
+#define read(fd, data, size) vl_port_read(fd, data, size)
 #endif

@@ -7,13 +7,18 @@
  * kernel cannot execute. So port.h turns all of that into nothing and execvp into child() below,
  * which does what Popen's child does. Two more redirections: fork is vfork, as in Popen (copying
  * the page tables of a big process takes many milliseconds); and libuv gets no SIGCHLD, which
- * is the application's: the end of a child comes through a pidfd, whoever handles signals. */
+ * is the application's: the end of a child comes through a pidfd, whoever handles signals.
+ *
+ * No lock of Python's is held meanwhile, so other threads may fork, too. Their children inherit what
+ * uv_spawn has open, among it the end of the pipe that tells of exec: vl_port_read sees to that.
+ * And they may change the environment: environment.c sees to that. */
 #include "shim.h"
 
 #ifdef __linux__
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,19 +34,18 @@
 
 #if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
 
-extern char **environ;
-
 enum {
   CLOSE_ON_EXEC = 1 << 2, /* CLOSE_RANGE_CLOEXEC */
   STAGE_SHIFT = 12,       /* in the number that comes from the child; errno is below 4096 */
 };
 
 static _Thread_local sigset_t signal_mask; /* of this thread, before libuv blocks everything */
+static _Thread_local volatile int memory_is_shared; /* the child's is the parent's */
 
 /* ----------------------------------------------------------------------------- in the child
  *
  * Memory is still the parent's (vfork), and other threads of it may have been anywhere: only
- * system calls here, and no writing to anything but the stack and errno. */
+ * system calls here, and no writing to anything but the stack, errno and memory_is_shared. */
 
 static int failed(int stage) {
   errno |= stage << STAGE_SHIFT;
@@ -113,7 +117,7 @@ static int child(const vl_spawn_t *what) {
       (what->process_group >= 0 && setpgid(0, what->process_group) < 0))
     return failed(VL_SPAWN_PREPARE);
   for (path = what->paths; *path != NULL; path++) {
-    execve(*path, what->argv, what->env != NULL ? what->env : environ);
+    execve(*path, what->argv, what->env);
     if (first == 0 && errno != ENOENT && errno != ENOTDIR)
       first = errno;
   }
@@ -122,12 +126,28 @@ static int child(const vl_spawn_t *what) {
   return failed(VL_SPAWN_EXEC);
 }
 
-int vl_port_execvp(void) { return child(vl_port_spawn); }
+int vl_port_execvp(void) {
+  memory_is_shared = 1;
+  return child(vl_port_spawn);
+}
 
 /* ---------------------------------------------------------------------------- in the parent */
 
 int vl_process_can_spawn(void) {
   return syscall(SYS_close_range, ~0U, ~0U, CLOSE_ON_EXEC) == 0;
+}
+
+/* libuv waits for the end of the pipe to which its child writes what went wrong. A process that another
+ * thread forks meanwhile has a copy of the other end, and may live for days. But vfork returned
+ * when the child had run exec, or was dead: what is not in the pipe now will never be. Only where an
+ * emulator (qemu, valgrind) makes vfork a fork, which shows, libuv has to wait. */
+ssize_t vl_port_read(int fd, void *data, size_t size) {
+  int available = 0;
+
+  if (vl_port_spawn != NULL && memory_is_shared && ioctl(fd, FIONREAD, &available) == 0 &&
+      available == 0)
+    return 0;
+  return read(fd, data, size);
 }
 
 /* In the child a number that is no descriptor here might be libuv's own. */
@@ -143,7 +163,7 @@ static int check_descriptors(const vl_spawn_t *what) {
   return 0;
 }
 
-int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
+static int64_t spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
   uv_stdio_container_t stdio[3];
   uv_process_options_t options;
   vl_handle_t *handle;
@@ -151,7 +171,6 @@ int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
   int64_t pid;
   int i, r;
 
-  VL_GUARD(loop);
   *stage = VL_SPAWN_PREPARE;
   r = check_descriptors(what);
   if (r != 0)
@@ -171,6 +190,7 @@ int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
   }
   pthread_sigmask(SIG_SETMASK, NULL, &signal_mask);
   occupied = vl_port_occupy_stdio(); /* uv_spawn opens pipes */
+  memory_is_shared = 0;
   vl_port_spawn = what;
   r = uv_spawn(&loop->uv, &handle->uv.process, &options);
   vl_port_spawn = NULL;
@@ -183,6 +203,23 @@ int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
     return pid;
   *stage = -r >> STAGE_SHIFT;
   return -(-r & ((1 << STAGE_SHIFT) - 1));
+}
+
+int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
+  vl_spawn_t own = *what;
+  int64_t pid;
+
+  VL_GUARD(loop);
+  *stage = VL_SPAWN_NOT_BEGUN;
+  if (what->env == NULL) {
+    own.env = vl_environment();
+    if (own.env == NULL)
+      return UV_ENOMEM;
+  }
+  pid = spawn(loop, &own, stage);
+  if (what->env == NULL)
+    free(own.env);
+  return pid;
 }
 
 #else

@@ -25,6 +25,7 @@
 #include "../decl/tcp.h"
 #include "../decl/pipe.h"
 #include "../decl/udp.h"
+#include "../decl/datagram.h"
 #include "../decl/listener.h"
 #include "../decl/poll.h"
 #include "../decl/dns.h"
@@ -81,6 +82,8 @@ struct vl_handle {
   int at_once;   /* poll: epoll knows of it, see poll.c */
   int shutting;  /* stream: half-close when the queue is empty */
   int64_t round; /* stream and udp: in which it was read last */
+  int failures;  /* listener: of accept, one after the other */
+  int64_t told_of; /* listener: its records so far */
   int quota;     /* udp: bytes that it may still receive in this round */
   int64_t told;  /* udp: in which run something that was sent got a record */
   chunk_t *waiting, *waiting_last, *flying;
@@ -137,6 +140,8 @@ enum { VL_CAN_BORROW = 1 };
 #else
 enum { VL_CAN_BORROW = 0 };
 #endif
+/* What libuv is told instead of ENOBUFS where it sends datagrams: no system has such an errno. */
+enum { VL_PORT_ENOBUFS = 1 << 20 };
 extern _Thread_local int vl_port_borrowed_fd;
 extern unsigned int vl_port_pool_threads;
 void vl_port_forked(void);
@@ -147,5 +152,6 @@ enum { VL_IDLE = INT_MAX }; /* what a sleeper that is not needed is set to, mill
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
+char **vl_environment(void);
 
 #endif

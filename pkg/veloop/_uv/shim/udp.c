@@ -1,11 +1,6 @@
 /* Datagrams: receiving into the slab, in batches; sending at once, and libuv's queue for what
  * does not go out.
- *
- * uv_udp_t is for the Internet families alone. It gives a sender's address without its length,
- * so that Unix sockets' abstract names could not be told, and it knows no other family at all;
- * but asyncio takes whatever socket receives messages: Unix, CAN, netlink, packet, vsock. The
- * address formats of those only Python's socket module knows. So their sockets are watched here
- * and read and written there, as asyncio does it. */
+ * The Internet families alone: see datagram.c. */
 #include "shim.h"
 
 #ifndef _WIN32
@@ -30,6 +25,8 @@ static size_t address_size(const struct sockaddr *address) {
 }
 
 /* -------------------------------------------------------------------------------- opening */
+
+static void stand_by(vl_handle_t *handle);
 
 /* libuv before 1.52 lets other sockets bind to the same address: not what asyncio does. */
 static int open_alone(vl_handle_t *handle, int fd) {
@@ -74,6 +71,7 @@ int64_t vl_udp_open(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) {
     return r;
   }
   handle->uv.udp.data = handle;
+  stand_by(handle);
   handle->told = -1;
   vl_poll_forget(loop, fd);
 #ifdef _WIN32
@@ -168,6 +166,20 @@ static void on_datagram(uv_udp_t *udp, ssize_t nread, const uv_buf_t *buf,
   handle->quota -= nread > COUNTS_AS ? (int) nread : COUNTS_AS;
 }
 
+static void no_room(uv_handle_t *uv, size_t suggested, uv_buf_t *buf) {
+  (void) uv;
+  (void) suggested;
+  *buf = uv_buf_init(NULL, 0);
+}
+
+/* An error of the socket, an ICMP message's say, makes libuv look for more of it even where only
+ * sending is under way, and it aborts if it has no functions for that. uv_udp_recv_stop takes them
+ * away. These receive nothing: the next datagram of the queue is told the error. */
+static void stand_by(vl_handle_t *handle) {
+  handle->uv.udp.alloc_cb = no_room;
+  handle->uv.udp.recv_cb = on_datagram;
+}
+
 int vl_udp_read_start(vl_handle_t *handle) {
   int r;
 
@@ -177,8 +189,12 @@ int vl_udp_read_start(vl_handle_t *handle) {
 }
 
 int vl_udp_read_stop(vl_handle_t *handle) {
+  int r;
+
   VL_GUARD(handle->loop);
-  return uv_udp_recv_stop(&handle->uv.udp);
+  r = uv_udp_recv_stop(&handle->uv.udp);
+  stand_by(handle);
+  return r;
 }
 
 /* -------------------------------------------------------------------------------- sending */
@@ -188,6 +204,15 @@ typedef struct {
   size_t size;
   char data[];
 } datagram_t;
+
+/* With ENOBUFS asyncio drops the datagram and tells the protocol. libuv takes it for EAGAIN and
+ * would try again, at once and for as long as it lasts, since the socket is writable. On Linux it
+ * gets another number instead, from port.c; elsewhere errno still knows, of what was sent at once. */
+static int true_status(int r) {
+  if (r == -VL_PORT_ENOBUFS || (r == UV_EAGAIN && errno == ENOBUFS))
+    return UV_ENOBUFS;
+  return r;
+}
 
 /* One record in a turn says that something went out; each that could not be sent has its own. */
 static void on_sent(uv_udp_send_t *request, int status) {
@@ -201,7 +226,7 @@ static void on_sent(uv_udp_send_t *request, int status) {
     return;
   if (status < 0 || handle->told != loop->filled) {
     handle->told = loop->filled;
-    vl_emit(loop, VL_WRITE, handle->id, status, 0);
+    vl_emit(loop, VL_WRITE, handle->id, true_status(status), 0);
   }
 }
 
@@ -239,7 +264,8 @@ int64_t vl_udp_send(vl_handle_t *handle, const char *data, size_t size, const ch
     address = (const struct sockaddr *) &storage;
     memcpy(&storage, raw, address_size((const struct sockaddr *) raw));
   }
-  r = uv_udp_try_send(&handle->uv.udp, &buf, 1, address);
+  errno = 0; /* while others wait nothing is tried */
+  r = true_status(uv_udp_try_send(&handle->uv.udp, &buf, 1, address));
   if (r == UV_EAGAIN)
     return enqueue(handle, data, size, address);
   return r < 0 ? r : 0;
@@ -248,44 +274,4 @@ int64_t vl_udp_send(vl_handle_t *handle, const char *data, size_t size, const ch
 int64_t vl_udp_queued(vl_handle_t *handle) {
   VL_GUARD(handle->loop);
   return (int64_t) handle->waiting_size;
-}
-
-/* ------------------------------------------------------------------------- other families */
-
-static void on_ready(uv_poll_t *poll, int status, int events) {
-  vl_handle_t *handle = poll->data;
-
-  if (status < 0) { /* POLLERR, and libuv stopped: the next call on the socket has the error */
-    events = handle->events;
-    uv_poll_start(poll, handle->events, on_ready);
-  }
-  vl_emit(handle->loop, VL_POLL, handle->id, events, 0);
-}
-
-int64_t vl_udp_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
-  vl_handle_t *handle;
-  int r;
-
-  VL_GUARD(loop);
-  handle = vl_handle_alloc(loop, UV_POLL);
-  if (handle == NULL)
-    return UV_ENOMEM;
-  vl_poll_forget(loop, fd);
-  r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
-  if (r != 0) {
-    vl_handle_discard(handle);
-    return r;
-  }
-  handle->uv.poll.data = handle;
-  handle->fd = fd;
-  *into = handle;
-  return handle->id;
-}
-
-int vl_udp_watch_for(vl_handle_t *handle, int events) {
-  VL_GUARD(handle->loop);
-  handle->events = events;
-  if (events == 0)
-    return uv_poll_stop(&handle->uv.poll);
-  return uv_poll_start(&handle->uv.poll, events, on_ready);
 }
