@@ -425,7 +425,7 @@ def test_threads_make_loops_where_the_standard_streams_are_closed(loop_kind):
         os.close(0)
 
         def work():
-            for _ in range(300):
+            for _ in range(4000):
                 new_event_loop().close()
 
         threads = [threading.Thread(target=work) for _ in range(4)]
