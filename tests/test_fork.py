@@ -484,6 +484,7 @@ def test_fork_while_other_threads_make_and_close_loops(loop_kind):
         def child():
             run(busy())
 
+        run(busy())  # imports what is needed: a fork may tear Python's locks of modules, too
         threads = [threading.Thread(target=work) for _ in range(3)]
         for thread in threads:
             thread.start()
