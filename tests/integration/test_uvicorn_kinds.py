@@ -56,8 +56,8 @@ def server(request, tmp_path_factory):
         yield server
         assert server.stop(signal.SIGTERM) == stock_exit_code(signal.SIGTERM)
         assert not server.complaints(), server.output
-    # asyncio's servers remove the name since 3.13, veloop's do on every Python.
-    if kind == "veloop" or sys.version_info >= (3, 13):
+    # Servers remove the name where that is asyncio's default, from 3.13 on.
+    if sys.version_info >= (3, 13):
         assert not path.exists()
 
 
