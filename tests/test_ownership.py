@@ -532,6 +532,39 @@ def test_descriptor_of_a_transport_closed_behind_its_back_is_no_crash(loop_kind,
     assert done.stdout.split() == ["usable"]
 
 
+@pytest.mark.veloop_only("asyncio's transports raise from everything that touches the selector")
+def test_accepted_descriptor_closed_before_it_is_watched_is_no_crash(loop_kind):
+    # libuv has the number and nothing else, and asks the kernel to watch it only afterwards.
+    script = """
+        loop = new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        transports = []
+
+        class Closes(asyncio.Protocol):
+            def connection_made(self, transport):
+                os.close(transport.get_extra_info("socket").fileno())
+                transports.append(transport)
+
+        async def main():
+            server = await loop.create_server(Closes, "127.0.0.1", 0)
+            with socket.create_connection(server.sockets[0].getsockname()):
+                while not transports:
+                    await asyncio.sleep(0.001)
+                for _ in range(3):
+                    await asyncio.sleep(0.001)
+                transports[0].abort()
+                await asyncio.sleep(0.001)
+            server.close()
+            await server.wait_closed()
+            print("usable")
+
+        loop.run_until_complete(main())
+        loop.close()
+    """
+    done = run_script(loop_kind, script, "-W", "ignore")
+    assert done.stdout.split() == ["usable"]
+
+
 # ------------------------------------------------------------ readers and numbers that come back
 
 
