@@ -18,23 +18,11 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
 }
 
 int64_t vl_datagram_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
-  vl_handle_t *handle;
   int r;
 
   VL_GUARD(loop);
-  handle = vl_handle_alloc(loop, UV_POLL);
-  if (handle == NULL)
-    return UV_ENOMEM;
-  vl_poll_forget(loop, fd);
-  r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
-  if (r != 0) {
-    vl_handle_discard(handle);
-    return r;
-  }
-  handle->uv.poll.data = handle;
-  handle->fd = fd;
-  *into = handle;
-  return handle->id;
+  r = vl_handle_poll(loop, fd, into);
+  return r == 0 ? (*into)->id : r;
 }
 
 int vl_datagram_watch_for(vl_handle_t *handle, int events) {

@@ -60,3 +60,21 @@ int vl_handle_fileno_unguarded(vl_handle_t *handle) {
 }
 
 int64_t vl_handle_id(vl_handle_t *handle) { return handle->id; }
+
+int vl_handle_poll(vl_loop_t *loop, int fd, vl_handle_t **into) {
+  vl_handle_t *handle = vl_handle_alloc(loop, UV_POLL);
+  int r;
+
+  if (handle == NULL)
+    return UV_ENOMEM;
+  vl_poll_forget(loop, fd);
+  r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
+  if (r != 0) {
+    vl_handle_discard(handle);
+    return r;
+  }
+  handle->uv.poll.data = handle;
+  handle->fd = fd;
+  *into = handle;
+  return 0;
+}

@@ -128,17 +128,9 @@ int64_t vl_listener_open(vl_loop_t *loop, int fd, int batch, vl_handle_t **into)
   int r;
 
   VL_GUARD(loop);
-  handle = vl_handle_alloc(loop, UV_POLL);
-  if (handle == NULL)
-    return UV_ENOMEM;
-  vl_poll_forget(loop, fd);
-  r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
-  if (r != 0) {
-    vl_handle_discard(handle);
+  r = vl_handle_poll(loop, fd, &handle);
+  if (r != 0)
     return r;
-  }
-  handle->uv.poll.data = handle;
-  handle->fd = fd;
   handle->batch = batch;
   r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_acceptable);
   if (r != 0) {

@@ -260,16 +260,9 @@ int64_t vl_process_watch(vl_loop_t *loop, int pidfd, vl_handle_t **into) {
   int r;
 
   VL_GUARD(loop);
-  handle = vl_handle_alloc(loop, UV_POLL);
-  if (handle == NULL)
-    return UV_ENOMEM;
-  vl_poll_forget(loop, pidfd);
-  r = uv_poll_init(&loop->uv, &handle->uv.poll, pidfd);
-  if (r != 0) {
-    vl_handle_discard(handle);
+  r = vl_handle_poll(loop, pidfd, &handle);
+  if (r != 0)
     return r;
-  }
-  handle->uv.poll.data = handle;
   r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_dead);
   if (r != 0) {
     vl_handle_close_unguarded(handle);

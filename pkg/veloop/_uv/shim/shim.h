@@ -123,6 +123,8 @@ char *vl_slab_room(vl_loop_t *loop, size_t end, size_t least);
 int64_t vl_slab_commit(vl_loop_t *loop, size_t size);
 
 vl_handle_t *vl_handle_alloc(vl_loop_t *loop, uv_handle_type type);
+/* A watch of fd for the shim itself, not started yet. -> a status. */
+int vl_handle_poll(vl_loop_t *loop, int fd, vl_handle_t **handle);
 void vl_handle_discard(vl_handle_t *handle); /* never initialised by libuv */
 void vl_handle_close_unguarded(vl_handle_t *handle);
 int vl_handle_fileno_unguarded(vl_handle_t *handle);

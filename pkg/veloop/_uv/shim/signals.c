@@ -30,17 +30,9 @@ int vl_signals_watch(vl_loop_t *loop, int fd) {
   int r;
 
   VL_GUARD(loop);
-  handle = vl_handle_alloc(loop, UV_POLL);
-  if (handle == NULL)
-    return UV_ENOMEM;
-  vl_poll_forget(loop, fd);
-  r = uv_poll_init_socket(&loop->uv, &handle->uv.poll, fd);
-  if (r != 0) {
-    vl_handle_discard(handle);
+  r = vl_handle_poll(loop, fd, &handle);
+  if (r != 0)
     return r;
-  }
-  handle->fd = fd;
-  handle->uv.poll.data = handle;
   r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_signals);
   uv_unref(&handle->uv.handle);
   return r;
