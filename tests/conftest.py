@@ -40,6 +40,15 @@ def pytest_configure(config):
         "veloop_only(reason): veloop promises what stock asyncio does not on any Python; "
         "the asyncio half is skipped.",
     )
+    config.addinivalue_line(
+        "markers",
+        "module_since(version, reason): asyncio's own module behaves so only since that Python; "
+        "veloop's does on every one, so only its half of the fixture aio runs before.",
+    )
+    config.addinivalue_line(
+        "markers",
+        "own_module_only(reason): veloop's module promises what asyncio's does not on any Python.",
+    )
 
 
 def pytest_collection_finish(session):
@@ -65,6 +74,24 @@ def loop_kind(request):
     else:
         helpers.import_veloop()
     return request.param
+
+
+@pytest.fixture(params=helpers.MODULES)
+def aio(request):
+    """The module whose tasks, locks, streams ... are tested: veloop, and asyncio as the control.
+
+    Together with the fixture `loop` each test runs with either module on either loop: which of
+    the four fail says in which half the bug is.
+    """
+    if request.param == "asyncio":
+        for mark in request.node.iter_markers("module_since"):
+            version, reason = mark.args
+            if sys.version_info[:3] < tuple(map(int, version.split("."))):
+                pytest.skip(f"asyncio's module only since {version}: {reason}")
+        for mark in request.node.iter_markers("own_module_only"):
+            pytest.skip(f"not in asyncio's module: {mark.args[0]}")
+        return asyncio
+    return helpers.import_veloop()
 
 
 # kind -> how many libuv handles a loop of it keeps for itself once it ran.

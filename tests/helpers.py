@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 LOOPS = ("veloop", "asyncio")
+MODULES = ("veloop", "asyncio")
 PYPY = sys.implementation.name == "pypy"
 WINDOWS = sys.platform == "win32"
 LINUX = sys.platform == "linux"

@@ -1,45 +1,192 @@
-"""veloop: an asyncio event loop on libuv, for every Python and platform.
+"""veloop: an asyncio event loop on libuv and the asyncio module around it.
 
+import veloop as asyncio                              # everything asyncio has, by its names
 veloop.run(main())                                    # in place of asyncio.run
 asyncio.run(main(), loop_factory=veloop.new_event_loop)
 python -m veloop script.py                            # any asyncio program, unchanged
+
+What is defined here works on any asyncio loop; what asyncio has and veloop does not define is
+asyncio's own, under the same name.
 """
 
+import asyncio as _asyncio
 import sys
+from asyncio import (
+    AbstractEventLoop,
+    AbstractServer,
+    BaseEventLoop,
+    BaseProtocol,
+    BaseTransport,
+    BufferedProtocol,
+    DatagramProtocol,
+    DatagramTransport,
+    Handle,
+    Protocol,
+    ReadTransport,
+    Server,
+    SubprocessProtocol,
+    SubprocessTransport,
+    TimerHandle,
+    Transport,
+    WriteTransport,
+    iscoroutine,
+    iscoroutinefunction,
+)
 from typing import TYPE_CHECKING, Any
 
+from . import subprocess
 from ._uv import ffi, lib
+from .events import get_event_loop, get_running_loop, set_event_loop
+from .exceptions import (
+    BrokenBarrierError,
+    CancelledError,
+    IncompleteReadError,
+    InvalidStateError,
+    LimitOverrunError,
+    SendfileNotAvailableError,
+    TimeoutError,
+)
+from .futures import Future, isfuture, wrap_future
+from .locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from .loop import EventLoop, new_event_loop
+from .queues import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull
 from .runners import Runner, run
+from .streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
+from .subprocess import create_subprocess_exec, create_subprocess_shell
+from .taskgroups import TaskGroup
+from .tasks import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    Task,
+    all_tasks,
+    as_completed,
+    create_task,
+    current_task,
+    ensure_future,
+    gather,
+    run_coroutine_threadsafe,
+    shield,
+    sleep,
+    wait,
+)
+from .threads import to_thread
+from .timeouts import Timeout, timeout, timeout_at, wait_for
 
 if TYPE_CHECKING:
-    from .policies import EventLoopPolicy, install
-
-__all__ = [
-    "EventLoop",
-    "Runner",
-    "__version__",
-    "libuv_version",
-    "new_event_loop",
-    "run",
-]
+    from .policies import EventLoopPolicy as EventLoopPolicy
+    from .policies import install as install
 
 __version__ = "0.1.0"
 
 libuv_version: str = ffi.string(lib.uv_version_string()).decode()
 del ffi, lib
 
+__all__ = [
+    "ALL_COMPLETED",
+    "AbstractEventLoop",
+    "AbstractServer",
+    "Barrier",
+    "BaseEventLoop",
+    "BaseProtocol",
+    "BaseTransport",
+    "BoundedSemaphore",
+    "BrokenBarrierError",
+    "BufferedProtocol",
+    "CancelledError",
+    "Condition",
+    "DatagramProtocol",
+    "DatagramTransport",
+    "Event",
+    "EventLoop",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "Future",
+    "Handle",
+    "IncompleteReadError",
+    "InvalidStateError",
+    "LifoQueue",
+    "LimitOverrunError",
+    "Lock",
+    "PriorityQueue",
+    "Protocol",
+    "Queue",
+    "QueueEmpty",
+    "QueueFull",
+    "ReadTransport",
+    "Runner",
+    "Semaphore",
+    "SendfileNotAvailableError",
+    "Server",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
+    "SubprocessProtocol",
+    "SubprocessTransport",
+    "Task",
+    "TaskGroup",
+    "Timeout",
+    "TimeoutError",
+    "TimerHandle",
+    "Transport",
+    "WriteTransport",
+    "__version__",
+    "all_tasks",
+    "as_completed",
+    "create_subprocess_exec",
+    "create_subprocess_shell",
+    "create_task",
+    "current_task",
+    "ensure_future",
+    "gather",
+    "get_event_loop",
+    "get_running_loop",
+    "iscoroutine",
+    "iscoroutinefunction",
+    "isfuture",
+    "libuv_version",
+    "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
+    "run",
+    "run_coroutine_threadsafe",
+    "set_event_loop",
+    "shield",
+    "sleep",
+    "start_server",
+    "start_unix_server",
+    "subprocess",
+    "timeout",
+    "timeout_at",
+    "to_thread",
+    "wait",
+    "wait_for",
+    "wrap_future",
+]
 
 # Python 3.16 has no policies any more, and 3.14 deprecates them: imported only when asked for.
-if sys.version_info < (3, 16):
-    __all__ += ["EventLoopPolicy", "install"]
+_POLICIES = ("EventLoopPolicy", "install") if sys.version_info < (3, 16) else ()
 
-    def __getattr__(name: str) -> Any:
-        if name in ("EventLoopPolicy", "install"):
-            from . import policies
+# asyncio's own classes of loops, policies and child watchers, where this Python has them.
+__all__ += sorted({*_POLICIES, *_asyncio.__all__}.difference(__all__))
 
-            return getattr(policies, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name in _POLICIES:
+        from . import policies
+
+        return getattr(policies, name)
+    if not name.startswith("__") and hasattr(_asyncio, name):
+        return getattr(_asyncio, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

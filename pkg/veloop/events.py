@@ -11,8 +11,17 @@ import asyncio
 import contextvars
 import sys
 import traceback
+from asyncio import get_event_loop, get_running_loop, set_event_loop
 from collections.abc import Callable
 from typing import Any
+
+__all__ = (
+    "Handle",
+    "TimerHandle",
+    "get_event_loop",
+    "get_running_loop",
+    "set_event_loop",
+)
 
 _copy_context = contextvars.copy_context
 

@@ -1,0 +1,17 @@
+"""Still asyncio's."""
+
+from asyncio import (
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    QueueEmpty,
+    QueueFull,
+)
+
+__all__ = (
+    "LifoQueue",
+    "PriorityQueue",
+    "Queue",
+    "QueueEmpty",
+    "QueueFull",
+)

@@ -1,0 +1,7 @@
+"""Still asyncio's."""
+
+from asyncio import (
+    TaskGroup,
+)
+
+__all__ = ("TaskGroup",)
