@@ -220,6 +220,7 @@ TEST_AREAS_ALONE = {
     "conftest",
     "fork",
     "threads",
+    "docs",
     "examples",
     "api",
     "drain",

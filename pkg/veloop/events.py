@@ -15,13 +15,7 @@ from asyncio import get_event_loop, get_running_loop, set_event_loop
 from collections.abc import Callable
 from typing import Any
 
-__all__ = (
-    "Handle",
-    "TimerHandle",
-    "get_event_loop",
-    "get_running_loop",
-    "set_event_loop",
-)
+__all__ = ("get_event_loop", "get_running_loop", "set_event_loop")
 
 _copy_context = contextvars.copy_context
 

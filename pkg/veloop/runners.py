@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from .loop import new_event_loop
 
+__all__ = ("Runner", "run")
+
 T = TypeVar("T")
 
 

@@ -21,6 +21,7 @@ import traceback
 import unittest
 
 import inject
+import modules
 
 SEVERITY = "passed", "skipped", "failed", "error"
 
@@ -28,13 +29,14 @@ SEVERITY = "passed", "skipped", "failed", "error"
 class Recorder(unittest.TestResult):
     """Writes the events of a run to a file, flushed at once: the next test may kill us."""
 
-    def __init__(self, job):
+    def __init__(self, job, ran):
         super().__init__()
         self.out = open(job["events"], "a")
         self.pid = os.getpid()
         self.timeout = job["timeout"]
         self.not_yet, self.not_yet_timeout = any_of(job["not_yet"]), job["not_yet_timeout"]
         self.fixture = None  # [status, error] of a failed setUpClass or setUpModule
+        self.ran = ran  # modules.Ran, where modules are replaced
         self.begin()
 
     def begin(self, name=""):
@@ -42,6 +44,8 @@ class Recorder(unittest.TestResult):
         self.status, self.error = "passed", ""
         self.began = time.monotonic()
         self.counters = list(inject.counters)
+        if self.ran:
+            self.ran.restart()
         timeout = self.not_yet_timeout if self.not_yet.fullmatch(name) else self.timeout
         faulthandler.dump_traceback_later(timeout, exit=True)
 
@@ -65,6 +69,7 @@ class Recorder(unittest.TestResult):
             error=self.error,
             loops=loops,
             stock=stock,
+            used=self.ran.seen if self.ran else None,
             secs=round(time.monotonic() - self.began, 3),
         )
         self.begin()  # the watchdog is for fixtures as well
@@ -137,7 +142,7 @@ def run(job):
     default_signals()
     faulthandler.enable()
     inject.install(job["loop"], job["file"])
-    recorder = Recorder(job)
+    recorder = Recorder(job, modules.install(job["modules"]) if job["modules"] else None)
     left_out = any_of(job["left_out"])
     part, parts = job["part"]
     suite = unittest.defaultTestLoader.loadTestsFromName(inject.PREFIX + job["file"])

@@ -21,7 +21,7 @@ from table import NOT_APPLICABLE, NOT_YET, Table
 
 CHILD = Path(__file__).with_name("child.py")
 FAILED = "failed", "error", "timeout"
-STALE, NO_LOOP = "stale", "no loop"
+STALE, NO_LOOP = "stale", "no loop"  # or none of the modules' code, where they are replaced
 UNEXPECTED = (*FAILED, STALE)
 
 # What is not there yet can make a test hang, and nobody has to wait for that; the slowest of them
@@ -37,6 +37,7 @@ class Options:
     """How to run; the fields are run.py's options."""
 
     loop: str
+    modules: str = ""  # the package whose modules take the place of asyncio's
     timeout: float = 20
     budget: float = 540
     jobs: int = 2 * (os.cpu_count() or 1)  # most tests sleep
@@ -87,6 +88,7 @@ class Result:
     error: str = ""
     loops: int = 0  # loops of the candidate it made
     stock: int = 0  # loops of asyncio's own classes it made
+    used: bool | None = None  # did it run code of the replaced modules? None: not known
     secs: float = 0.0
     ran: bool = True  # False where a broken fixture or the budget kept it from running
 
@@ -122,7 +124,7 @@ class Outcome:
     @property
     def loopless(self):
         """Files in which no test made a loop of the candidate: they prove nothing."""
-        seen = {result.file for result in self.results.values() if result.loops}
+        seen = {result.file for result in self.results.values() if result.loops or result.used}
         return [file for file in self.files if file not in seen]
 
     @property
@@ -172,7 +174,7 @@ class Run:
     """One run of test files on one interpreter."""
 
     def __init__(self, interpreter, options, only=()):
-        table = Table(interpreter)
+        table = Table(interpreter, options.modules)
         # the big files first: the last job to end should be a short one
         files = sorted(
             (file for file in table.files if not only or file in only),
@@ -187,6 +189,7 @@ class Run:
         self.outcome = Outcome(interpreter, table, files)
         self.job = {
             "loop": options.loop,
+            "modules": options.modules,
             "timeout": options.timeout,
             "not_yet_timeout": min(options.timeout, NOT_YET_TIMEOUT),
             "left_out": table.regexes(NOT_APPLICABLE),
@@ -237,7 +240,8 @@ class Run:
         broken_file = "." not in result.id or result.id.startswith("unittest.")
         if result.status == "skipped" or broken_file:
             return
-        if not result.loops and result.status == "passed":
+        unused = result.used is False if self.options.modules else not result.loops
+        if unused and result.status == "passed":
             result.status = NO_LOOP  # it says nothing about the candidate
         elif self.outcome.table.find(result.id, NOT_YET):
             result.status = STALE if result.status == "passed" else NOT_YET

@@ -33,6 +33,12 @@ def parse_arguments(argv=None):
         metavar="MODULE:FACTORY",
         help="the loop to put in; default: %(default)s",
     )
+    add(
+        "--modules",
+        default="",
+        metavar="PACKAGE",
+        help="also put this package's locks, queues, tasks ... in place of asyncio's",
+    )
     add("--only", nargs="+", metavar="FILE", default=(), help="just these (test_events ...)")
     add(
         "--jobs",
@@ -82,7 +88,9 @@ def run_one(python, args):
     logs = args.logs and args.logs / f"{interpreter.implementation}-{interpreter.version_text}"
     if logs:
         logs.mkdir(parents=True, exist_ok=True)
-    options = Options(args.loop, args.timeout, args.budget, args.jobs, args.retry, logs)
+    options = Options(
+        args.loop, args.modules, args.timeout, args.budget, args.jobs, args.retry, logs
+    )
     run = Run(interpreter, options, args.only)
     if not run.outcome.files:
         raise RuntimeError("nothing to run: the table leaves out all these files")

@@ -1,4 +1,5 @@
-"""The table of tests that are not expected to pass: not_applicable.toml and not_yet.toml.
+"""The table of tests that are not expected to pass: not_applicable.toml and not_yet.toml, and
+not_applicable_modules.toml where the modules are what is tested.
 
 An entry names tests and says why. Both files have the same form:
 
@@ -22,6 +23,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CANDIDATE = "veloop"  # not_yet.toml is about this package; other loops are measured without it
 NOT_APPLICABLE, NOT_YET = "n/a", "not yet"
+# What tests the modules around the loop; the other files are about loops and transports.
+MODULES_FILES = {
+    f"test_{area}"
+    for area in """
+        context eager_task_factory events futures futures2 free_threading graph locks pep492
+        queues runners streams subprocess taskgroups tasks threads timeouts waitfor
+    """.split()
+}
 REQUIRED = {NOT_APPLICABLE: {"reason", "in"}, NOT_YET: {"reason", "in", "issue"}}
 OPTIONAL = {"tests", "python", "implementation"}
 COMPARE = {
@@ -102,12 +111,21 @@ def read(path, verdict):
 class Table:
     """The entries that apply to one interpreter and loop."""
 
-    def __init__(self, interpreter, folder=HERE):
+    def __init__(self, interpreter, modules="", folder=HERE):
         entries = list(read(folder / "not_applicable.toml", NOT_APPLICABLE))
-        if interpreter.package == CANDIDATE:
+        if modules:
+            # A file that says nothing about a loop may say much about the modules.
+            entries = [
+                entry
+                for entry in entries
+                if not entry.pattern.endswith(".*") or "." in entry.pattern[:-2]
+            ]
+            entries += read(folder / "not_applicable_modules.toml", NOT_APPLICABLE)
+        if interpreter.package == CANDIDATE and not modules:
             entries += read(folder / "not_yet.toml", NOT_YET)
         self.entries = [entry for entry in entries if entry.applies(interpreter)]
-        self.files = sorted(file for file in interpreter.files if not self.leaves_out(file))
+        files = [file for file in interpreter.files if not modules or file in MODULES_FILES]
+        self.files = sorted(file for file in files if not self.leaves_out(file))
 
     def of(self, verdict):
         """Return the entries of one kind."""

@@ -1,0 +1,3 @@
+"""Still asyncio's."""
+
+__all__: tuple[str, ...] = ()
