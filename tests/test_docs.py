@@ -41,7 +41,7 @@ def _warm_up():
     new_event_loop("veloop").close()
 
 
-@pytest.mark.parametrize(("page", "code", "output"), examples())
+@pytest.mark.parametrize(("page", "code", "output"), list(examples()))
 def test_example_runs(page, code, output, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, page, "exec"), {"__name__": "__main__"})
