@@ -4,11 +4,10 @@ python examples/chat.py         a scripted chat
 python examples/chat.py 7000    the room only, on that port, until Ctrl-C; `nc 127.0.0.1 7000`
 """
 
-import asyncio
 import contextlib
 import sys
 
-import veloop
+import veloop as asyncio
 
 people = {}
 
@@ -53,4 +52,4 @@ async def main(port):
 
 
 with contextlib.suppress(KeyboardInterrupt):
-    veloop.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0))
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0))

@@ -4,11 +4,10 @@ python examples/echo_streams.py         server and clients in one program
 python examples/echo_streams.py 7000    the server only, on that port, until Ctrl-C
 """
 
-import asyncio
 import contextlib
 import sys
 
-import veloop
+import veloop as asyncio
 
 
 async def echo(reader, writer):
@@ -46,4 +45,4 @@ async def main(port):
 
 
 with contextlib.suppress(KeyboardInterrupt):
-    veloop.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0))
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0))

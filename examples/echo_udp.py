@@ -4,11 +4,10 @@ python examples/echo_udp.py         both in one program
 python examples/echo_udp.py 7000    the answering one only, on that port, until Ctrl-C
 """
 
-import asyncio
 import contextlib
 import sys
 
-import veloop
+import veloop as asyncio
 
 
 class Echo(asyncio.DatagramProtocol):
@@ -51,4 +50,4 @@ async def main(port):
 
 
 with contextlib.suppress(KeyboardInterrupt):
-    veloop.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0))
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0))

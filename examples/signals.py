@@ -4,12 +4,11 @@ python examples/signals.py           signals itself
 python examples/signals.py --wait    waits for yours: kill -HUP, kill -TERM, Ctrl-C
 """
 
-import asyncio
 import os
 import signal
 import sys
 
-import veloop
+import veloop as asyncio
 
 RELOAD = getattr(signal, "SIGHUP", None) or signal.SIGBREAK  # the latter on Windows
 
@@ -46,4 +45,4 @@ async def main():
     print("bye")
 
 
-veloop.run(main())
+asyncio.run(main())

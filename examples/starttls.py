@@ -3,11 +3,10 @@
 python examples/starttls.py    server and client in one program, with the tests' certificates
 """
 
-import asyncio
 import ssl
 from pathlib import Path
 
-import veloop
+import veloop as asyncio
 
 CERTS = Path(__file__).resolve().parent.parent / "tests" / "certs"
 
@@ -28,6 +27,7 @@ class Server(asyncio.Protocol):
         context.load_cert_chain(CERTS / "server.pem")
         loop = asyncio.get_running_loop()
         self.transport = await loop.start_tls(self.transport, self, context, server_side=True)
+        self.transport.write(b"nobody else listens now\n")
 
 
 async def main():
@@ -40,12 +40,13 @@ async def main():
     await writer.start_tls(
         ssl.create_default_context(cafile=CERTS / "ca.pem"), server_hostname="localhost"
     )
+    version = writer.get_extra_info("ssl_object").version()
+    print(f"{version}:", (await reader.readline()).decode().rstrip())
     writer.write(b"a secret\n")
-    answer = (await reader.readline()).decode().rstrip()
-    print(f"{writer.get_extra_info('ssl_object').version()}: {answer}")
+    print(f"{version}:", (await reader.readline()).decode().rstrip())
     writer.close()
     await writer.wait_closed()
     server.close()
 
 
-veloop.run(main())
+asyncio.run(main())

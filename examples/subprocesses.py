@@ -3,11 +3,9 @@
 python examples/subprocesses.py
 """
 
-import asyncio
 import sys
-from asyncio.subprocess import PIPE
 
-import veloop
+import veloop as asyncio
 
 UPPER = "import sys\nfor line in sys.stdin: print(line.upper(), end='', flush=True)"
 SQUARE = "import sys; print(int(sys.argv[1]) ** 2)"
@@ -15,7 +13,7 @@ SQUARE = "import sys; print(int(sys.argv[1]) ** 2)"
 
 async def conversation():
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", UPPER, stdin=PIPE, stdout=PIPE
+        sys.executable, "-c", UPPER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     for line in (b"one\n", b"two\n"):
         process.stdin.write(line)
@@ -26,7 +24,7 @@ async def conversation():
 
 async def square(number):
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SQUARE, str(number), stdout=PIPE
+        sys.executable, "-c", SQUARE, str(number), stdout=asyncio.subprocess.PIPE
     )
     output, _ = await process.communicate()
     return int(output)
@@ -35,6 +33,8 @@ async def square(number):
 async def main():
     await conversation()
     print(*await asyncio.gather(*(square(number) for number in range(5))))
+    shell = await asyncio.create_subprocess_shell("exit 3")
+    print("the shell said", await shell.wait())
 
 
-veloop.run(main())
+asyncio.run(main())

@@ -3,13 +3,12 @@
 python examples/threads.py
 """
 
-import asyncio
 import hashlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import veloop
+import veloop as asyncio
 
 
 def digest(number):
@@ -52,4 +51,4 @@ async def main():
     print("the loop was never blocked:", len(beats) > 10)
 
 
-veloop.run(main())
+asyncio.run(main())

@@ -3,9 +3,7 @@
 python examples/timers.py
 """
 
-import asyncio
-
-import veloop
+import veloop as asyncio
 
 
 async def tick(every, log):
@@ -42,4 +40,4 @@ async def main():
     print(f"100 sleeps of 1 ms: none early: {min(late) >= 0}, worst {max(late) * 1e3:.2f} ms late")
 
 
-veloop.run(main())
+asyncio.run(main())

@@ -3,11 +3,10 @@
 python examples/unix_socket.py
 """
 
-import asyncio
 import tempfile
 from pathlib import Path
 
-import veloop
+import veloop as asyncio
 
 
 async def count(reader, writer):
@@ -35,4 +34,4 @@ async def main():
         print("file is gone:", not path.exists())
 
 
-veloop.run(main())
+asyncio.run(main())
