@@ -1,4 +1,4 @@
-"""examples/: every program runs, ends by itself, prints what it should, and with asyncio the same."""
+"""examples/: every program runs, ends by itself, prints what it should, with asyncio the same."""
 
 import ast
 import re
