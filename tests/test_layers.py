@@ -1,4 +1,4 @@
-"""The rules of style.md that a test can hold: who imports whom, sizes, stems, declarations.
+"""The rules of the layout that a test can hold: who imports whom, sizes, stems, declarations.
 
 The tables below are the rules; changing the layout means changing them here, with a reason. The
 checks are functions of a source root, so that the last tests can show each of them a culprit.
@@ -21,7 +21,7 @@ TESTS = ROOT / "tests"
 PURE = ["exceptions", "events", "futures", "graph", "tasks"]
 PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups", "threads"]
 STREAMS = ["streams", "subprocess"]
-# style.md has debug last; it is first here because everybody logs through it.
+# debug is first because everybody logs through it.
 LOOP = """
     arguments nesting debug timers wakeup poll signals dns sockets executor asyncgens core
     transport stream datagram tls_state tls_flow tls_transport tls server

@@ -319,7 +319,7 @@ def test_other_tasks_stay_alive_after_the_main_one(loop):
 
 
 def test_main_task_carries_the_stock_done_callback(loop):
-    # anyio finds the root task by this very function (demand.md, 1b).
+    # anyio finds the root task by this very function.
     async def main():
         callbacks = asyncio.current_task()._callbacks
         return [callback for callback, context in callbacks]

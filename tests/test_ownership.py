@@ -1,13 +1,12 @@
 """Who owns a descriptor: exactly one side, on every path, and nobody closes a number twice.
 
 "File descriptor X is used by transport" and closed descriptors of innocents are the best known
-bugs of other loops (demand.md, section 2, 1). `Canaries` take over the numbers that were freed:
+bugs of other loops. `Canaries` take over the numbers that were freed:
 whoever still closes, writes or shuts one down is caught.
 """
 
 import asyncio
 import contextlib
-import os
 import socket
 import warnings
 import weakref
@@ -17,7 +16,6 @@ import pytest
 from children import run_script
 from helpers import (
     LINUX,
-    PATIENCE,
     WINDOWS,
     RecordingProtocol,
     collect,
@@ -38,7 +36,6 @@ from tcp_helpers import (
     run,
     serving,
     turns,
-    until,
     wired,
 )
 
@@ -563,230 +560,3 @@ def test_accepted_descriptor_closed_before_it_is_watched_is_no_crash(loop_kind):
     """
     done = run_script(loop_kind, script, "-W", "ignore")
     assert done.stdout.split() == ["usable"]
-
-
-# ------------------------------------------------------------ readers and numbers that come back
-
-
-def free_number():
-    with socket.socket() as sock:
-        return sock.fileno()
-
-
-@pytest.mark.veloop_only("asyncio's selector still knows the number")
-def test_accepted_connection_whose_number_has_a_stale_reader(loop):
-    # add_reader, descriptor closed without remove_reader, then accept() gets that number.
-    async def main():
-        async with serving(loop) as (server, protocols):
-            called = []
-            peers = []
-            left, right = socket.socketpair()
-            number = left.fileno()
-            loop.add_reader(number, called.append, "stale")
-            await turns(3)
-            peers.append(socket.create_connection(address(server), PATIENCE))
-            left.close()
-            right.close()
-            # The lowest free number is what accept() gets.
-            while True:
-                await until(lambda: len(protocols) == len(peers))
-                transport = await protocols[-1].connected
-                if transport.get_extra_info("socket").fileno() == number:
-                    break
-                assert len(peers) < 20
-                peers.append(socket.create_connection(address(server), PATIENCE))
-            protocol = protocols[-1]
-            peers[-1].sendall(b"hello")
-            assert await protocol.received(5) == b"hello"
-            assert called == []
-            # The stale one must not take the transport's watch with it.
-            with contextlib.suppress(RuntimeError):
-                loop.remove_reader(number)
-            with contextlib.suppress(RuntimeError):
-                loop.remove_writer(number)
-            peers[-1].sendall(b"there")
-            assert await protocol.received(10) == b"hellothere"
-            for peer in peers:
-                peer.close()
-
-    run(loop, main())
-
-
-@pytest.mark.veloop_only("asyncio's selector still knows the number")
-@pytest.mark.parametrize("method", METHODS)
-def test_socket_handed_over_whose_number_has_a_stale_reader(loop, method):
-    async def main():
-        left, right = socket.socketpair()
-        right.close()
-        number = left.fileno()
-        called = []
-        loop.add_reader(number, called.append, "stale")
-        loop.add_writer(number, int)
-        await turns(3)
-        loop.remove_writer(number)
-        called.clear()
-        with tcp_pair() as (peer, server_side):
-            left.close()
-            sock = server_side.dup()
-            assert sock.fileno() == number
-            transport, protocol = await getattr(loop, method)(
-                lambda: RecordingProtocol(loop), sock=sock
-            )
-            with contextlib.suppress(RuntimeError):
-                loop.remove_reader(number)
-            peer.sendall(b"hello")
-            assert await protocol.received(5) == b"hello"
-            assert called == []
-            transport.close()
-            await protocol.lost
-
-    run(loop, main())
-
-
-def test_number_of_an_ended_transport_can_be_watched(loop):
-    async def main():
-        async with wired(loop) as (transport, protocol, _):
-            number = transport.get_extra_info("socket").fileno()
-            transport.close()
-            await protocol.lost
-            await turns()
-            with Canaries() as canaries:
-                assert number in canaries.numbers
-                seen = []
-                loop.add_reader(number, seen.append, 1)
-                assert loop.remove_reader(number) is True
-                assert loop.remove_reader(number) is False
-                canaries.check()
-
-    run(loop, main())
-
-
-def test_thousand_connections_one_after_the_other_use_few_numbers(loop):
-    numbers = set()
-
-    async def main():
-        async with serving(loop) as (server, protocols):
-            for count in range(1, 301):
-                with socket.create_connection(address(server), PATIENCE):
-                    await until(lambda count=count: len(protocols) == count)
-                    transport = await protocols[-1].connected
-                    numbers.add(transport.get_extra_info("socket").fileno())
-                await protocols[-1].lost
-                await turns(2)
-
-    run(loop, main())
-    assert len(numbers) < 20
-
-
-def test_standard_streams_numbers_are_usable(loop_kind):
-    # A daemon that closed 0, 1, 2: sockets get these numbers, which libuv will not close.
-    script = """
-        saved = os.dup(1)
-        report = os.dup(2)
-        for number in (0, 1, 2):
-            os.close(number)
-
-        async def main():
-            loop = asyncio.get_running_loop()
-            received = loop.create_future()
-
-            class Server(asyncio.Protocol):
-                def connection_made(self, transport):
-                    self.transport = transport
-
-                def data_received(self, data):
-                    self.transport.write(data)
-
-            class Client(asyncio.Protocol):
-                def data_received(self, data):
-                    received.set_result(data)
-
-            server = await loop.create_server(Server, "127.0.0.1", 0)
-            where = server.sockets[0].getsockname()
-            client, _ = await loop.create_connection(Client, *where)
-            client.write(b"hello")
-            assert await received == b"hello"
-            client.close()
-            await asyncio.sleep(0.01)
-            server.close()
-            await asyncio.sleep(0.01)
-            left = []
-            for number in (0, 1, 2):
-                try:
-                    os.fstat(number)
-                    left.append(number)
-                except OSError:
-                    pass
-            return left
-
-        loop = new_event_loop()
-        left = loop.run_until_complete(asyncio.wait_for(main(), 10))
-        loop.close()
-        free = []
-        for number in (0, 1, 2):
-            try:
-                os.fstat(number)
-            except OSError:
-                free.append(number)
-        os.write(saved, b"free %r" % len(free))
-    """
-    assert run_script(loop_kind, script).stdout == "free 3"
-
-
-def test_fork_in_between_leaves_the_parents_connection_alone(loop_kind):
-    # The child that ends at once, as subprocess and multiprocessing have it.
-    script = """
-        async def main():
-            loop = asyncio.get_running_loop()
-            received = []
-
-            class Protocol(asyncio.Protocol):
-                def connection_made(self, transport):
-                    self.transport = transport
-
-                def data_received(self, data):
-                    received.append(data)
-
-            server = await loop.create_server(Protocol, "127.0.0.1", 0)
-            client = socket.create_connection(server.sockets[0].getsockname())
-            await asyncio.sleep(0.01)
-            pid = os.fork()
-            if pid == 0:
-                os._exit(0)
-            os.waitpid(pid, 0)
-            client.sendall(b"hello")
-            while not received:
-                await asyncio.sleep(0)
-            client.close()
-            server.close()
-            await asyncio.sleep(0.01)
-            return received
-
-        loop = new_event_loop()
-        print(loop.run_until_complete(asyncio.wait_for(main(), 10)))
-        loop.close()
-    """
-    out = run_script(loop_kind, script, "-W", "ignore::DeprecationWarning").stdout
-    assert out.strip() == "[b'hello']"
-
-
-def test_descriptor_numbers_above_a_thousand(loop):
-    # select() could not; uv and epoll can.
-    async def main():
-        spare = []
-        try:
-            while not spare or spare[-1] < 1100:
-                spare.append(os.open(os.devnull, os.O_RDONLY))
-            async with wired(loop) as (transport, protocol, peer):
-                assert transport.get_extra_info("socket").fileno() > 1024
-                peer.sendall(b"hello")
-                assert await protocol.received(5) == b"hello"
-        finally:
-            for number in spare:
-                os.close(number)
-
-    import resource
-
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1200:
-        pytest.skip("too few descriptors allowed")
-    run(loop, main())

@@ -370,7 +370,7 @@ def ended(loop, way="accepted", how="close"):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_write_after_the_end_is_ignored_and_warned_of(loop, way, how, caplog):
-    # demand.md, bug 5: other loops raise here; asyncio warns, beginning with the sixth write.
+    # Other loops raise here; asyncio warns, beginning with the sixth write.
     transport, protocol = ended(loop, way, how)
     with caplog.at_level(logging.WARNING, logger="asyncio"):
         for _ in range(4):

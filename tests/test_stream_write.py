@@ -116,7 +116,7 @@ def test_memoryview_with_strides_is_sent_as_its_bytes(loop, view):
     "make", [bytearray, lambda data: memoryview(bytearray(data))], ids=["bytearray", "memoryview"]
 )
 def test_buffer_changed_after_write_does_not_change_what_is_sent(loop, make):
-    # demand.md, bug 13: what is queued must be a copy.
+    # A bug of other loops: what is queued must be a copy.
     data = pattern(MUCH)
 
     async def main():

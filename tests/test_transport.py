@@ -29,7 +29,7 @@ from tcp_helpers import (
 
 @pytest.mark.parametrize("way", WAYS)
 def test_transport_is_asyncios(loop, way):
-    # demand.md: code and other libraries' tests ask with isinstance.
+    # Code and other libraries' tests ask with isinstance.
     async def main():
         async with wired(loop, way=way) as (transport, _, _):
             assert isinstance(transport, asyncio.Transport)
