@@ -32,18 +32,6 @@ pytestmark = pytest.mark.skipif(WINDOWS, reason="descriptors are numbers on POSI
 METHODS = ["create_connection", "connect_accepted_socket"]
 
 
-@contextlib.contextmanager
-def own_socket():
-    """(a connected socket, its peer): the socket is the test's to hand over."""
-    with tcp_pair() as (peer, server_side):
-        sock = server_side.dup()
-        server_side.close()
-        yield sock, peer
-
-
-# ------------------------------------------------------------ readers and numbers that come back
-
-
 def free_number():
     with socket.socket() as sock:
         return sock.fileno()
