@@ -67,14 +67,24 @@ class Waiters(deque["Future[Any]"]):
     gone: set[Future[Any]] = set()
     passed: set[Future[Any]] = set()
 
-    def take(self) -> Future[Any] | None:
-        """Take out the first who still waits, to be woken; None if nobody does."""
+    def wake_first(self) -> bool:
+        """Take out the first who still waits and wake it; False if nobody waits."""
         while self:
             waiter = self.popleft()
             if not waiter.done():
-                return waiter
+                waiter.set_result(None)
+                return True
             self._pass_over(waiter)
-        return None
+        return False
+
+    def wake_all(self) -> None:
+        """Take out and wake all who still wait."""
+        while self:
+            waiter = self.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+            else:
+                self._pass_over(waiter)
 
     def all_cancelled(self) -> bool:
         """Whether nobody here is to be waited for; takes out the cancelled ones in front."""
@@ -85,9 +95,11 @@ class Waiters(deque["Future[Any]"]):
         return True
 
     def leave(self, waiter: Future[Any]) -> None:
-        """Remove one who was added and not taken; it does not wait any more."""
+        """Remove one who was added, was not woken by wake_first(), and does not wait any more."""
         if waiter in self.passed:
             self.passed.remove(waiter)
+        elif not self:
+            pass  # a Queue's _wakeup_next() may be another, which leaves no mark
         elif self[0] is waiter:
             self.popleft()
         elif self[-1] is waiter:
@@ -196,7 +208,10 @@ class Lock(asyncio.Lock):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self.release()
+        if type(self) is Lock and self._locked and not self._waiters:
+            self._locked = False
+        else:
+            self.release()
 
 
 class Event(asyncio.Event):
@@ -221,9 +236,8 @@ class Event(asyncio.Event):
         if self._value:
             return
         self._value = True
-        waiters = self._waiters
-        while waiters and (waiter := waiters.take()):
-            waiter.set_result(True)
+        if self._waiters:
+            self._waiters.wake_all()
 
     def clear(self) -> None:
         """Clear the flag: wait() waits again."""
@@ -330,8 +344,7 @@ class Condition(asyncio.Condition):
 
     def _wake(self, n: int) -> None:
         waiters = self._waiters
-        while n > 0 and (waiter := waiters.take()):
-            waiter.set_result(True)
+        while n > 0 and waiters.wake_first():
             n -= 1
 
     async def __aenter__(self) -> None:
@@ -357,21 +370,20 @@ class Semaphore(asyncio.Semaphore):
     """
 
     _loop: asyncio.AbstractEventLoop | None = None
-    _waiters: Waiters | None
+    _waiters: Waiters
 
     def __init__(self, value: int = 1) -> None:
         if value < 0:
             raise ValueError("Semaphore initial value must be >= 0")
         self._value = value
-        self._waiters = None
+        self._waiters = Waiters()
         # Waiters whose share is off the value already, and who have not run since. Whoever comes
         # now is to run after them.
         self._woken = 0
 
     def __repr__(self) -> str:
         state = "locked" if self.locked() else f"unlocked, value:{self._value}"
-        waiting = self._waiters.count_waiting() if self._waiters else 0
-        return describe(self, state, waiting + self._woken)
+        return describe(self, state, self._waiters.count_waiting() + self._woken)
 
     def locked(self) -> bool:
         """Return whether acquire() would have to wait: nothing is left, or others come first."""
@@ -386,8 +398,6 @@ class Semaphore(asyncio.Semaphore):
             self._value -= 1
             return True
         waiter = new_waiter(self)
-        if waiters is None:
-            waiters = self._waiters = Waiters()
         waiters.append(waiter)
         try:
             await waiter
@@ -413,10 +423,9 @@ class Semaphore(asyncio.Semaphore):
 
     def _wake_next(self) -> bool:
         """Give one of the counter to who waits first; was there anybody?"""
-        if self._waiters and (waiter := self._waiters.take()):
+        if self._waiters.wake_first():
             self._value -= 1
             self._woken += 1
-            waiter.set_result(True)
             return True
         return False
 
@@ -544,8 +553,7 @@ class Barrier(asyncio.Barrier):
 
     def _become(self, state: str) -> None:
         self._state = state
-        while waiter := self._waiters.take():
-            waiter.set_result(None)
+        self._waiters.wake_all()
 
     def __aenter__(self):  # type: ignore[no-untyped-def]
         return self.wait()

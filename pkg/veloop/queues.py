@@ -78,8 +78,7 @@ class Queue(asyncio.Queue[T]):
 
     def _wakeup_next(self, waiters: Waiters) -> None:
         """Wake who came first of those who still wait."""
-        if waiter := waiters.take():
-            waiter.set_result(None)
+        waiters.wake_first()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x} {self._format()}>"
@@ -220,8 +219,8 @@ class Queue(asyncio.Queue[T]):
                 raise
 
     def _finish(self) -> None:
-        while self._joiners and (waiter := self._joiners.take()):
-            waiter.set_result(None)
+        if self._joiners:
+            self._joiners.wake_all()
 
     def shutdown(self, immediate: bool = False) -> None:
         """End the queue: put() raises QueueShutDown from now on, and get() when it is empty.
@@ -237,9 +236,8 @@ class Queue(asyncio.Queue[T]):
                     self._unfinished_tasks -= 1
             if self._unfinished_tasks == 0:
                 self._finish()
-        for waiters in (self._getters, self._putters):
-            while waiters:
-                self._wakeup_next(waiters)
+        self._getters.wake_all()
+        self._putters.wake_all()
 
 
 class PriorityQueue(Queue[P], asyncio.PriorityQueue[P]):
