@@ -49,7 +49,7 @@ from .exceptions import (
 from .futures import Future, isfuture, wrap_future
 from .locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from .loop import EventLoop, new_event_loop
-from .queues import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull
+from .queues import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull, QueueShutDown
 from .runners import Runner, run
 from .streams import (
     StreamReader,
@@ -121,6 +121,7 @@ __all__ = [
     "Queue",
     "QueueEmpty",
     "QueueFull",
+    "QueueShutDown",
     "ReadTransport",
     "Runner",
     "Semaphore",
