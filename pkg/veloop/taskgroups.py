@@ -9,21 +9,14 @@ of the next await behind it.
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, Future, Task
+from asyncio import AbstractEventLoop, Future, Task, current_task
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
 from .events import get_running_loop
 from .exceptions import CancelledError
-from .tasks import (
-    add_awaited_by,
-    current_task,
-    discard_awaited_by,
-    spawn,
-    take_delivery,
-    undelivered,
-)
+from .spawning import add_awaited_by, discard_awaited_by, spawn, take_delivery, undelivered
 
 __all__ = ("TaskGroup",)
 

@@ -1,13 +1,9 @@
-"""Tasks: starting them, waiting for them, shielding them; sleep().
+"""Tasks: waiting for them, shielding them; sleep(). How they start is in `spawning.py`.
 
 `Task` is asyncio's own class, and so are the registry behind all_tasks() and the current task: a
 task of either module is one for the other. What waits here is told through done callbacks, one
 callback object for a call and no closure for each task. Cancelling the one who waits never loses
 a result: whatever is done stays in the future that was passed in.
-
-Two things that older Pythons lack are made up for: tasks that start at once (`eager_start`, since
-3.12), and loops whose create_task() does not know that keyword (3.13.2 and before). Where
-Python keeps the graph of who awaits whom (since 3.14), each wait is entered in it.
 """
 
 from __future__ import annotations
@@ -15,15 +11,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import contextvars
 import inspect
-import sys
 from asyncio import AbstractEventLoop, Future, Task, all_tasks, current_task, isfuture
 from collections import deque
 from collections.abc import (
     AsyncIterator,
     Awaitable,
-    Callable,
     Coroutine,
     Iterable,
     Iterator,
@@ -33,6 +26,16 @@ from typing import Any, TypeVar, overload
 
 from .events import get_event_loop, get_running_loop
 from .exceptions import CancelledError, InvalidStateError
+from .spawning import (
+    add_awaited_by,
+    create_eager_task_factory,
+    create_task,
+    discard_awaited_by,
+    eager_task_factory,
+    ensure_future,
+    one_turn,
+    typed_as,
+)
 
 __all__ = (
     "ALL_COMPLETED",
@@ -54,7 +57,6 @@ __all__ = (
 )
 
 T = TypeVar("T")
-F = TypeVar("F")
 
 FIRST_COMPLETED = concurrent.futures.FIRST_COMPLETED
 FIRST_EXCEPTION = concurrent.futures.FIRST_EXCEPTION
@@ -62,165 +64,6 @@ ALL_COMPLETED = concurrent.futures.ALL_COMPLETED
 
 _running_loop = asyncio._get_running_loop
 _iscoroutine = asyncio.iscoroutine
-
-# The graph of who awaits whom: asyncio's functions (future, task), None before Python 3.14.
-add_awaited_by: Callable[[Any, Any], object] | None
-discard_awaited_by: Callable[[Any, Any], object] | None
-add_awaited_by = getattr(asyncio, "future_add_to_awaited_by", None)
-discard_awaited_by = getattr(asyncio, "future_discard_from_awaited_by", None)
-
-
-def _typed_as(stock: F) -> Callable[[Any], F]:
-    """Give a function the type of asyncio's, which has an overload for each number of arguments."""
-    return lambda function: function
-
-
-# --------------------------------------------------------------------------- starting tasks
-
-
-def create_task(coro: Coroutine[Any, Any, T], **kwargs: Any) -> Task[T]:
-    """Run a coroutine in a new task of the running loop; return the task.
-
-    Keywords go to the loop's create_task(): `name`; `context`, the contextvars.Context to run in (a
-    copy of the current one if not given); `eager_start`, true to run the coroutine at once up to
-    where it first waits. Keep a reference to the task: the loop has only a weak one.
-    """
-    loop = get_running_loop()
-    if "eager_start" in kwargs:
-        return spawn(loop, coro, kwargs)
-    return loop.create_task(coro, **kwargs)
-
-
-def spawn(loop: AbstractEventLoop, coro: Coroutine[Any, Any, T], kwargs: dict[str, Any]) -> Task[T]:
-    """loop.create_task(coro, **kwargs), on loops too that do not take eager_start."""
-    try:
-        return loop.create_task(coro, **kwargs)
-    except TypeError as exc:
-        # Raised before anything looked at the coroutine: it can be given to somebody else.
-        if "eager_start" not in kwargs or "eager_start" not in str(exc):
-            raise
-        constructor = _constructor(loop.get_task_factory())
-        if constructor is None:
-            raise
-    task: Task[T] = constructor(coro, loop=loop, **kwargs)
-    return task
-
-
-def _constructor(factory: Any) -> Callable[..., Any] | None:
-    """What makes the tasks of a task factory and takes eager_start; None if nobody can tell."""
-    if factory is None:
-        return new_task
-    # asyncio's own factories for eager tasks took no keywords in the beginning.
-    if getattr(factory, "__code__", None) is eager_task_factory.__code__:
-        constructor: Callable[..., Any] = factory.__closure__[0].cell_contents
-        return constructor
-    return None
-
-
-if sys.version_info >= (3, 12):
-    from asyncio import create_eager_task_factory, eager_task_factory
-
-    new_task: Callable[..., Any] = Task
-else:
-
-    def new_task(
-        coro: Coroutine[Any, Any, T],
-        *,
-        loop: AbstractEventLoop,
-        name: str | None = None,
-        context: contextvars.Context | None = None,
-        eager_start: bool = False,
-    ) -> Task[T]:
-        """asyncio.Task() with eager_start. A loop without attributes of its own starts normally."""
-        if not eager_start or _running_loop() is not loop or not hasattr(loop, "__dict__"):
-            return Task(coro, loop=loop, name=name, context=context)
-        steps: list[Callable[[], object]] = []
-
-        def keep(step: Callable[[], object], *, context: contextvars.Context) -> None:
-            steps.append(lambda: context.run(step))
-
-        # The constructor schedules the first step; here it is told to us and not to the loop.
-        attributes = loop.__dict__
-        own = attributes.get("call_soon")
-        attributes["call_soon"] = keep
-        try:
-            task = Task(coro, loop=loop, name=name, context=context)
-        finally:
-            if own is None:
-                del attributes["call_soon"]
-            else:
-                attributes["call_soon"] = own
-        current = current_task(loop)
-        if current is not None:
-            asyncio._leave_task(loop, current)
-        try:
-            steps[0]()
-        finally:
-            if current is not None:
-                asyncio._enter_task(loop, current)
-        return task
-
-    def create_eager_task_factory(custom_task_constructor: Callable[..., Any]) -> Any:
-        """Return a task factory, for loop.set_task_factory(), whose tasks start at once.
-
-        The constructor makes the tasks; it is called like asyncio.Task(), with eager_start.
-        """
-
-        def factory(
-            loop: AbstractEventLoop, coro: Any, *, eager_start: bool = True, **kwargs: Any
-        ) -> Any:
-            return custom_task_constructor(coro, loop=loop, eager_start=eager_start, **kwargs)
-
-        return factory
-
-    eager_task_factory = create_eager_task_factory(new_task)
-
-
-@_typed_as(asyncio.ensure_future)
-def ensure_future(coro_or_future: Any, *, loop: AbstractEventLoop | None = None) -> Any:
-    """Return a future as it is, and a task that runs a coroutine or awaits any other awaitable.
-
-    ValueError if the future is one of another loop than `loop`, TypeError for what is no awaitable.
-    """
-    if isfuture(coro_or_future):
-        if loop is not None and loop is not coro_or_future.get_loop():
-            raise ValueError(
-                "The future belongs to a different loop than the one specified as the loop argument"
-            )
-        return coro_or_future
-    if _iscoroutine(coro_or_future):
-        coro = coro_or_future
-    elif inspect.isawaitable(coro_or_future):
-        coro = _await(coro_or_future)
-    else:
-        raise TypeError("An asyncio.Future, a coroutine or an awaitable is required")
-    try:
-        if loop is None:
-            loop = get_event_loop()
-        return loop.create_task(coro)
-    except RuntimeError:
-        coro.close()  # nobody will run it, and the error says so already
-        raise
-
-
-async def _await(awaitable: Awaitable[T]) -> T:
-    return await awaitable
-
-
-# ---------------------------------------------------------------------------------- sleeping
-
-
-class _OneTurn:
-    """`await` gives way for one turn of the loop: Task takes a bare None so.
-
-    The iterator is made and run in C, and it is none that would have to be told of exceptions.
-    """
-
-    __slots__ = ()
-    __await__ = (None,).__iter__
-
-
-_one_turn: Awaitable[None] = _OneTurn()  # type: ignore[assignment]
 
 
 @overload
@@ -233,7 +76,7 @@ async def sleep(delay: float, result: Any = None) -> Any:
     ValueError if `delay` is no number (NaN).
     """
     if delay <= 0:
-        await _one_turn
+        await one_turn()
         return result
     if delay != delay:
         raise ValueError("Invalid delay: NaN (not a number)")
@@ -250,30 +93,6 @@ async def sleep(delay: float, result: Any = None) -> Any:
 def _release(future: Future[Any], result: Any = None) -> None:
     if not future.done():
         future.set_result(result)
-
-
-if sys.version_info >= (3, 13):
-    # Task.uncancel() itself forgets a cancellation that was not delivered yet.
-    def undelivered(task: Task[Any]) -> bool:
-        """Will the task still be told of a cancellation that nobody asks for any more?"""
-        return False
-else:
-
-    def undelivered(task: Task[Any]) -> bool:
-        """Will the task still be told of a cancellation that nobody asks for any more?"""
-        return bool(getattr(task, "_must_cancel", False)) and not task.cancelling()
-
-
-async def take_delivery(task: Task[Any]) -> CancelledError | None:
-    """Swallow the CancelledError that `undelivered` spoke of, in the task itself.
-
-    Returns it if somebody cancelled the task meanwhile: then it is theirs.
-    """
-    try:
-        await _one_turn
-    except CancelledError as exc:
-        return exc if task.cancelling() else None
-    return None
 
 
 # ---------------------------------------------------------------------------- many at a time
@@ -354,7 +173,7 @@ def _retrieve(future: Future[Any]) -> None:
         future.exception()
 
 
-@_typed_as(asyncio.gather)
+@typed_as(asyncio.gather)
 def gather(*coros_or_futures: Any, return_exceptions: bool = False) -> Any:
     """Run awaitables concurrently; return a future of the list of their results, in this order.
 
@@ -373,12 +192,13 @@ def gather(*coros_or_futures: Any, return_exceptions: bool = False) -> Any:
         create = loop.create_task
         if add_awaited_by is not None:
             task = current_task(loop)
-    children: dict[Any, Any] = {}
+    distinct: Any = coros_or_futures
+    if len({*distinct}) != len(distinct):
+        distinct = dict.fromkeys(distinct)
+    children: list[Any] = []
     arg = None
     try:
-        for arg in coros_or_futures:
-            if arg in children:
-                continue
+        for arg in distinct:
             if type(arg) is CoroutineType and create is not None:
                 child = create(arg)
             else:
@@ -387,24 +207,24 @@ def gather(*coros_or_futures: Any, return_exceptions: bool = False) -> Any:
                     loop = child.get_loop()
             if child is not arg:
                 child._log_destroy_pending = False  # who calls cannot keep it from being dropped
-            children[arg] = child
+            children.append(child)
     except BaseException as exc:
         # Nobody will ask for the results of those that run already.
-        for child in children.values():
+        for child in children:
             child.add_done_callback(_retrieve)
         if isinstance(exc, RuntimeError) and type(arg) is CoroutineType:
             arg.close()
         raise
     finally:
         create = arg = None
-    futures = list(children.values())
-    left = len(futures)
-    if left != len(coros_or_futures):
-        futures = [children[each] for each in coros_or_futures]
-    outer = _GatheringFuture(futures, left, return_exceptions, task, loop)
+    results_of = children
+    if distinct is not coros_or_futures:
+        child_of = dict(zip(distinct, children, strict=True))
+        results_of = [child_of[each] for each in coros_or_futures]
+    outer = _GatheringFuture(results_of, len(children), return_exceptions, task, loop)
     child_done = outer.child_done
     early = []
-    for child in children.values():
+    for child in children:
         if child.done():
             early.append(child)
         else:
@@ -440,7 +260,7 @@ class _Waiter(Future[None]):
             discard_awaited_by(future, self._task)  # type: ignore[misc]
 
 
-@_typed_as(asyncio.wait)
+@typed_as(asyncio.wait)
 async def wait(fs: Any, *, timeout: float | None = None, return_when: str = ALL_COMPLETED) -> Any:
     """Wait for futures and tasks; return two sets, those that are done and those that are not.
 
@@ -601,58 +421,56 @@ def as_completed(fs: Iterable[Awaitable[T]], *, timeout: float | None = None) ->
 # --------------------------------------------------------------- one, from behind something
 
 
-class _Shield:
-    """Ties the future that shield() returns to the one it protects."""
+class _ShieldedFuture(Future[Any]):
+    """What shield() returns. Cancelling it does not reach the future inside."""
 
-    __slots__ = ("_inner", "_outer", "_task")
+    __slots__ = ("_inner", "_task")
 
-    def __init__(self, inner: Future[Any], outer: Future[Any], task: Task[Any] | None) -> None:
+    def __init__(self, inner: Future[Any], task: Task[Any] | None, loop: AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
         self._inner = inner
-        self._outer = outer
-        self._task = task
+        self._task = task  # who awaits it, where there is a graph
         if task is not None:
             add_awaited_by(inner, task)  # type: ignore[misc]
         inner.add_done_callback(self._inner_done)
-        outer.add_done_callback(self._outer_done)
 
-    def _inner_done(self, inner: Future[Any]) -> None:
-        outer = self._outer
-        if self._task is not None:
-            discard_awaited_by(inner, self._task)  # type: ignore[misc]
-        if outer.done():
-            return  # an exception stays what nobody retrieved, and will be logged
-        if inner.cancelled():
-            outer.cancel()
-            return
-        exc = inner.exception()
-        if exc is not None:
-            outer.set_exception(exc)
-        else:
-            outer.set_result(inner.result())
-
-    def _outer_done(self, outer: Future[Any]) -> None:
+    def cancel(self, msg: Any | None = None) -> bool:
         inner = self._inner
         if not inner.done():
+            # So what it raises is an exception that nobody retrieved, and will be logged.
             inner.remove_done_callback(self._inner_done)
             if self._task is not None:
                 discard_awaited_by(inner, self._task)  # type: ignore[misc]
+        return super().cancel(msg)
+
+    def _inner_done(self, inner: Future[Any]) -> None:
+        if self._task is not None:
+            discard_awaited_by(inner, self._task)  # type: ignore[misc]
+        if self.done():
+            return
+        if inner.cancelled():
+            super().cancel()
+            return
+        exc = inner.exception()
+        if exc is not None:
+            self.set_exception(exc)
+        else:
+            self.set_result(inner.result())
 
 
-@_typed_as(asyncio.shield)
+@typed_as(asyncio.shield)
 def shield(arg: Any) -> Any:
     """Return a future with the result of an awaitable that goes on if the future is cancelled.
 
     So a task that does `await shield(something())` can be cancelled and something() is not. Keep
-    a reference to what is shielded: the loop has only a weak one. Of an exception that
-    comes when the future was cancelled already, the loop's exception handler is told.
+    a reference to what is shielded: the loop has only a weak one. An exception that
+    comes when the future was cancelled already is one that nobody retrieved, and gets logged.
     """
     inner = ensure_future(arg)
     if inner.done():
         return inner
     loop = inner.get_loop()
-    outer = loop.create_future()
-    _Shield(inner, outer, None if add_awaited_by is None else current_task(loop))
-    return outer
+    return _ShieldedFuture(inner, None if add_awaited_by is None else current_task(loop), loop)
 
 
 # ------------------------------------------------------------------------ from other threads

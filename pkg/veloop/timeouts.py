@@ -12,16 +12,15 @@ and no result that gets lost because the caller is cancelled at the same moment.
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
+from asyncio import Future, current_task
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, TypeVar
 
 from .events import get_running_loop
 from .exceptions import CancelledError
-from .tasks import (
+from .spawning import (
     add_awaited_by,
-    current_task,
     discard_awaited_by,
     ensure_future,
     take_delivery,
@@ -90,7 +89,7 @@ class Timeout:
         self._state = _EXPIRING
         self._handle = None
 
-    async def __aenter__(self) -> Timeout:
+    def _enter(self) -> None:
         if self._state is not _CREATED:
             raise RuntimeError("Timeout has already been entered")
         loop = self._loop = get_running_loop()
@@ -102,6 +101,26 @@ class Timeout:
         self._state = _ENTERED
         if self._when is not None:
             self._schedule(self._when)
+
+    def _exit_in_time(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._state = _EXITED
+
+    async def _exit_late(self, exc: BaseException | None) -> None:
+        """Take the cancellation back; raise what it comes to, if not `exc` as it is."""
+        self._state = _EXPIRED
+        left = self._task.uncancel()
+        if undelivered(self._task):
+            theirs = await take_delivery(self._task)
+            if theirs is not None:
+                raise theirs
+        if left <= self._cancelling and exc is not None:
+            _translate(exc)
+
+    async def __aenter__(self) -> Timeout:
+        self._enter()
         return self
 
     async def __aexit__(
@@ -111,20 +130,9 @@ class Timeout:
         tb: TracebackType | None,
     ) -> None:
         if self._state is _ENTERED:
-            if self._handle is not None:
-                self._handle.cancel()
-                self._handle = None
-            self._state = _EXITED
-            return
-        if self._state is _EXPIRING:
-            self._state = _EXPIRED
-            left = self._task.uncancel()
-            if undelivered(self._task):
-                theirs = await take_delivery(self._task)
-                if theirs is not None:
-                    raise theirs
-            if left <= self._cancelling and exc is not None:
-                _translate(exc)
+            self._exit_in_time()
+        elif self._state is _EXPIRING:
+            await self._exit_late(exc)
 
 
 def _translate(exc: BaseException) -> None:
@@ -170,8 +178,22 @@ async def wait_for(fut: Awaitable[T], timeout: float | None) -> T:
     """
     if timeout is not None and timeout <= 0:
         return await _now_or_never(fut)
-    async with Timeout(None if timeout is None else get_running_loop().time() + timeout):
-        return await fut
+    # An `async with` by hand: what takes no time needs no coroutines to enter and leave the block.
+    block = Timeout(None if timeout is None else get_running_loop().time() + timeout)
+    block._enter()
+    try:
+        result = await fut
+    except BaseException as exc:
+        if block._state is _ENTERED:
+            block._exit_in_time()
+        else:
+            await block._exit_late(exc)
+        raise
+    if block._state is _ENTERED:
+        block._exit_in_time()
+    else:
+        await block._exit_late(None)
+    return result
 
 
 async def _now_or_never(awaitable: Awaitable[T]) -> T:
