@@ -33,6 +33,7 @@ class TaskGroup:
 
     def __init__(self) -> None:
         self._entered = False
+        self._open = False  # for create_task()
         self._exiting = False
         self._aborting = False
         self._cancel_on_enter = False
@@ -63,7 +64,7 @@ class TaskGroup:
         self._parent = current_task(loop)
         if self._parent is None:
             raise RuntimeError(f"TaskGroup {self!r} cannot determine the parent task")
-        self._entered = True
+        self._entered = self._open = True
         if self._cancel_on_enter:
             self.cancel()
         return self
@@ -74,15 +75,9 @@ class TaskGroup:
         RuntimeError, and the coroutine is closed, if the block was not entered or is over, or the
         group is being cancelled.
         """
-        if not self._entered:
+        if not self._open:
             coro.close()
-            raise RuntimeError(f"TaskGroup {self!r} has not been entered")
-        if self._exiting and not self._tasks:
-            coro.close()
-            raise RuntimeError(f"TaskGroup {self!r} is finished")
-        if self._aborting:
-            coro.close()
-            raise RuntimeError(f"TaskGroup {self!r} is shutting down")
+            raise RuntimeError(f"TaskGroup {self!r} {self._why_not_open()}")
         loop: Any = self._loop
         task: Task[T] = spawn(loop, coro, kwargs) if kwargs else loop.create_task(coro)
         if add_awaited_by is not None:
@@ -109,8 +104,14 @@ class TaskGroup:
             self._abort()
             self._cancel_parent()
 
+    def _why_not_open(self) -> str:
+        if not self._entered:
+            return "has not been entered"
+        return "is finished" if self._exiting and not self._tasks else "is shutting down"
+
     def _abort(self) -> None:
         self._aborting = True
+        self._open = False
         for task in self._tasks:
             if not task.done():
                 task.cancel()
@@ -121,11 +122,14 @@ class TaskGroup:
             self._parent.cancel()
 
     def _task_done(self, task: Task[Any]) -> None:
-        self._tasks.discard(task)
+        tasks = self._tasks
+        tasks.discard(task)
         if discard_awaited_by is not None:
             discard_awaited_by(task, self._parent)
-        if not self._tasks and self._all_done is not None and not self._all_done.done():
-            self._all_done.set_result(None)
+        if not tasks and self._exiting:
+            self._open = False
+            if self._all_done is not None and not self._all_done.done():
+                self._all_done.set_result(None)
         if task.cancelled():
             return
         exc = task.exception()
@@ -158,6 +162,8 @@ class TaskGroup:
         tb: TracebackType | None,
     ) -> bool:
         self._exiting = True
+        if not self._tasks:
+            self._open = False
         try:
             if exc is not None:
                 if self._base_error is None and isinstance(exc, (SystemExit, KeyboardInterrupt)):

@@ -492,10 +492,12 @@ class Core(asyncio.AbstractEventLoop):
             **kwargs: Any,
         ) -> Any:
             """Run a coroutine in a new task; keywords go to the Task or the task factory."""
-            self._check_closed()
+            if self._closed:
+                self._check_closed()
             factory = self._task_factory
             if factory is None:
-                return _traced(new_task(coro, loop=self, name=name, context=context, **kwargs))
+                task = new_task(coro, loop=self, name=name, context=context, **kwargs)
+                return _traced(task) if self._debug else task
             if is_eager(factory):
                 # It takes every keyword, and its tasks need their names before they start.
                 return start_eagerly(factory, coro, loop=self, name=name, context=context, **kwargs)
