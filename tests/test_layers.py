@@ -18,7 +18,7 @@ TESTS = ROOT / "tests"
 # ------------------------------------------------------------ who may import whom
 
 # Each module may import those to its left in its own row, and what its row says beyond.
-PURE = ["exceptions", "events", "futures", "graph", "tasks"]
+PURE = ["exceptions", "events", "futures", "graph", "spawning", "tasks"]
 PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups", "threads"]
 STREAMS = ["streams", "subprocess"]
 # debug is first because everybody logs through it.
@@ -200,6 +200,7 @@ TESTED_AS = {
     "_uv.events": "drain",
     "_uv.sockaddr": "dns",
     "events": "loop",
+    "spawning": "tasks",
     "loop.transport": "stream",
     "loop.children": "process",
     "loop.datagram": "udp",

@@ -25,6 +25,7 @@ from .._uv import lib
 from .._uv.errors import forked
 from .._uv.events import Driver, Target, drop, process_forked
 from ..events import Handle, TimerHandle, trace
+from ..spawning import is_eager, new_task, start_eagerly
 from . import debug, nesting
 from . import executor as executors
 from .asyncgens import AsyncGenerators
@@ -491,12 +492,18 @@ class Core(asyncio.AbstractEventLoop):
             **kwargs: Any,
         ) -> Any:
             """Run a coroutine in a new task; keywords go to the Task or the task factory."""
-            self._check_closed()
-            if self._task_factory is None:
-                return _traced(asyncio.Task(coro, loop=self, name=name, context=context, **kwargs))
+            if self._closed:
+                self._check_closed()
+            factory = self._task_factory
+            if factory is None:
+                task = new_task(coro, loop=self, name=name, context=context, **kwargs)
+                return _traced(task) if self._debug else task
+            if is_eager(factory):
+                # It takes every keyword, and its tasks need their names before they start.
+                return start_eagerly(factory, coro, loop=self, name=name, context=context, **kwargs)
             if context is not None:
                 kwargs["context"] = context  # factories of old take no keywords: only if given
-            task = self._task_factory(self, coro, **kwargs)
+            task = factory(self, coro, **kwargs)
             if name is not None:
                 set_name = getattr(task, "set_name", None)
                 if set_name is not None:
