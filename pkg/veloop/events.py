@@ -18,6 +18,7 @@ import threading
 import traceback
 import warnings
 from asyncio import AbstractEventLoop, get_running_loop, set_event_loop
+from asyncio import get_event_loop as _get_event_loop
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,7 @@ def get_event_loop() -> AbstractEventLoop:
         return loop
     if sys.version_info < (3, 14):
         _make_current_loop()
-    return asyncio.get_event_loop()
+    return _get_event_loop()
 
 
 if sys.version_info < (3, 14):
