@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import signal
-import sys
 import threading
 import types
 

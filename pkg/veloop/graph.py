@@ -203,7 +203,7 @@ def _is_ours(callback: Any) -> bool:
 
 
 def _held_by(callback: Any) -> Iterator[object]:
-    """What a callback was given: the future that it will end may be among it."""
+    """What a callback was given, or its object has: the future that it will end may be among it."""
     if isinstance(callback, functools.partial):
         yield from callback.args
     for cell in getattr(callback, "__closure__", None) or ():
@@ -211,6 +211,13 @@ def _held_by(callback: Any) -> Iterator[object]:
             yield cell.cell_contents
         except ValueError:  # not yet assigned
             continue
+    owner = getattr(callback, "__self__", None)
+    if owner is not None:
+        yield owner
+        yield from getattr(owner, "__dict__", {}).values()
+        for kind in type(owner).__mro__:
+            for name in getattr(kind, "__slots__", ()):
+                yield getattr(owner, name, None)
 
 
 # -------------------------------------------------------------------------------------- text
