@@ -1,15 +1,14 @@
-"""runners.py: run() and Runner, which are asyncio's with another loop."""
+"""runners.py: run() and Runner. Ours has the newest asyncio's rules on every Python."""
 
 import asyncio
 import contextvars
 import signal
-import sys
 import threading
 import types
 
 import pytest
 
-from helpers import PATIENCE, WINDOWS, Background, import_veloop, in_thread, new_event_loop, outcome
+from helpers import PATIENCE, WINDOWS, Background, import_veloop, in_thread, new_event_loop
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -202,21 +201,38 @@ def test_options_are_keywords_only(api):
 # ------------------------------------------------------------ run: refusals
 
 
+@pytest.mark.stock_since("3.14", "ValueError")
 @pytest.mark.parametrize("what", [None, 42, value, "text", lambda: None], ids=repr)
-def test_what_is_no_coroutine_is_refused_as_by_asyncio(api, what):
-    kind = TypeError if sys.version_info >= (3, 14) else ValueError
-    with pytest.raises(kind, match="coroutine"):
+def test_what_cannot_be_awaited_is_refused(api, what):
+    with pytest.raises(TypeError, match="a coroutine or an awaitable is required"):
         api.run(what)
 
 
-def test_awaitable_is_taken_where_asyncio_takes_it(api):
-    class Awaitable:
-        def __await__(self):
-            yield
-            return 42
+class Awaitable:
+    def __await__(self):
+        yield
+        return 42
 
-    taken = ("value", 42) if sys.version_info >= (3, 14) else ("raises", ValueError, None)
-    assert outcome(api.run, Awaitable()) == taken
+
+@pytest.mark.stock_since("3.14", "takes coroutines only")
+def test_awaitable_is_taken(api):
+    assert api.run(Awaitable()) == 42
+
+
+@pytest.mark.stock_since("3.14", "takes coroutines only")
+def test_future_is_taken(api):
+    with api.Runner() as runner:
+        future = runner.get_loop().create_future()
+        runner.get_loop().call_soon(future.set_result, 42)
+        assert runner.run(future) == 42
+
+
+def test_generator_is_no_coroutine():
+    def generator():
+        yield
+
+    with pytest.raises(TypeError, match="required, not <generator"):
+        import_veloop().run(generator())
 
 
 def test_nested_run_is_refused(api, loop_kind):
@@ -428,10 +444,6 @@ def test_signal_handler_of_the_loop_takes_the_interrupt(api, sigint):
 
 
 # ------------------------------------------------------------ Runner
-
-
-def test_runner_is_asyncios():
-    assert issubclass(import_veloop().Runner, asyncio.Runner)
 
 
 def test_runner_keeps_loop_and_context(api):

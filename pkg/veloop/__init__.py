@@ -46,7 +46,20 @@ from .exceptions import (
     SendfileNotAvailableError,
     TimeoutError,
 )
-from .futures import Future, isfuture, wrap_future
+from .futures import (
+    Future,
+    future_add_to_awaited_by,
+    future_discard_from_awaited_by,
+    isfuture,
+    wrap_future,
+)
+from .graph import (
+    FrameCallGraphEntry,
+    FutureCallGraph,
+    capture_call_graph,
+    format_call_graph,
+    print_call_graph,
+)
 from .locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from .loop import EventLoop, new_event_loop
 from .queues import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull, QueueShutDown
@@ -111,7 +124,9 @@ __all__ = [
     "EventLoop",
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
+    "FrameCallGraphEntry",
     "Future",
+    "FutureCallGraph",
     "Handle",
     "IncompleteReadError",
     "InvalidStateError",
@@ -144,6 +159,7 @@ __all__ = [
     "__version__",
     "all_tasks",
     "as_completed",
+    "capture_call_graph",
     "create_eager_task_factory",
     "create_subprocess_exec",
     "create_subprocess_shell",
@@ -151,6 +167,9 @@ __all__ = [
     "current_task",
     "eager_task_factory",
     "ensure_future",
+    "format_call_graph",
+    "future_add_to_awaited_by",
+    "future_discard_from_awaited_by",
     "gather",
     "get_event_loop",
     "get_running_loop",
@@ -161,6 +180,7 @@ __all__ = [
     "new_event_loop",
     "open_connection",
     "open_unix_connection",
+    "print_call_graph",
     "run",
     "run_coroutine_threadsafe",
     "set_event_loop",
@@ -190,7 +210,14 @@ def __getattr__(name: str) -> Any:
 
         return getattr(policies, name)
     if not name.startswith("__") and hasattr(_asyncio, name):
-        return getattr(_asyncio, name)
+        theirs = getattr(
+            _asyncio, name
+        )  # from 3.14 on, this warns of all that has to do with policies
+        if name == "DefaultEventLoopPolicy":
+            from .policies import EventLoopPolicy
+
+            return EventLoopPolicy
+        return theirs
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -69,7 +69,7 @@ class Recorder(unittest.TestResult):
             error=self.error,
             loops=loops,
             stock=stock,
-            used=self.ran.seen if self.ran else None,
+            used=self.ran.seen if self.ran else False,
             secs=round(time.monotonic() - self.began, 3),
         )
         self.begin()  # the watchdog is for fixtures as well

@@ -88,7 +88,7 @@ class Result:
     error: str = ""
     loops: int = 0  # loops of the candidate it made
     stock: int = 0  # loops of asyncio's own classes it made
-    used: bool | None = None  # did it run code of the replaced modules? None: not known
+    used: bool | None = False  # did it run code of the replaced modules? None: not known
     secs: float = 0.0
     ran: bool = True  # False where a broken fixture or the budget kept it from running
 
@@ -123,8 +123,12 @@ class Outcome:
 
     @property
     def loopless(self):
-        """Files in which no test made a loop of the candidate: they prove nothing."""
-        seen = {result.file for result in self.results.values() if result.loops or result.used}
+        """Files in which no test made the loop or ran the code: they prove nothing."""
+        seen = {
+            result.file
+            for result in self.results.values()
+            if result.loops or result.used is not False
+        }
         return [file for file in self.files if file not in seen]
 
     @property

@@ -1,0 +1,278 @@
+"""subprocess.py: communicate(). No deadlock, no lost byte, also if it is cancelled."""
+
+import asyncio
+import logging
+
+import pytest
+
+from helpers import WINDOWS
+from process_helpers import PIPE, READY, run
+
+pytestmark = pytest.mark.skipif(WINDOWS, reason="pipes of children are POSIX only for now")
+
+BIG = bytes(range(256)) * 8000  # 2 MB: more than all pipes and buffers on the way
+
+
+def shell(aio, command, **options):
+    return aio.create_subprocess_shell(command, **options)
+
+
+# ------------------------------------------------------------ what comes back
+
+
+@pytest.mark.parametrize("stdin", [None, PIPE])
+@pytest.mark.parametrize("stdout", [None, PIPE])
+@pytest.mark.parametrize("stderr", [None, PIPE])
+def test_none_without_a_pipe(aio, loop, stdin, stdout, stderr):
+    async def main():
+        process = await shell(aio, "exit 3", stdin=stdin, stdout=stdout, stderr=stderr)
+        return await process.communicate(), process.returncode
+
+    assert run(loop, main()) == ((stdout and b"", stderr and b""), 3)
+
+
+def test_both_outputs(aio, loop):
+    async def main():
+        process = await shell(aio, "echo out; echo err >&2", stdout=PIPE, stderr=PIPE)
+        return await process.communicate()
+
+    assert run(loop, main()) == (b"out\n", b"err\n")
+
+
+@pytest.mark.module_since("3.12", "input=None leaves stdin open")
+def test_no_input_ends_stdin(aio, loop):
+    async def main():
+        process = await shell(aio, "cat", stdin=PIPE, stdout=PIPE)
+        return await process.communicate()
+
+    assert run(loop, main()) == (b"", None)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_input(aio, loop, kind):
+    async def main():
+        process = await shell(aio, "cat", stdin=PIPE, stdout=PIPE)
+        return await process.communicate(kind(b"input"))
+
+    assert run(loop, main()) == (b"input", None)
+
+
+def test_large_input_and_output(aio, loop):
+    async def main():
+        process = await shell(aio, "tee /dev/stderr", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        return await process.communicate(BIG)
+
+    assert run(loop, main()) == (BIG, BIG)
+
+
+def test_output_before_input_is_read(aio, loop):
+    """The child writes to both before it reads: whoever waits for one only hangs."""
+
+    async def main():
+        write = "head -c 1000000 /dev/zero"
+        process = await shell(
+            aio, f"{write} >&2; {write}; cat", stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=1000
+        )
+        return [len(each) for each in await process.communicate(BIG)]
+
+    assert run(loop, main()) == [1000000 + len(BIG), 1000000]
+
+
+def test_output_that_was_there_before(aio, loop):
+    """More than the stream's limit: reading of the pipe is paused when communicate() comes."""
+
+    async def main():
+        process = await shell(aio, "head -c 1000000 /dev/zero; echo", stdout=PIPE, limit=1000)
+        pipe = process._transport.get_pipe_transport(1)
+        paused = loop.create_future()
+        pause = pipe.pause_reading
+
+        def spy():
+            pause()
+            if not paused.done():
+                paused.set_result(None)
+
+        pipe.pause_reading = spy
+        await paused
+        return await process.communicate()
+
+    assert run(loop, main()) == (bytes(1000000) + b"\n", None)
+
+
+def test_output_is_what_nobody_has_read(aio, loop):
+    async def main():
+        process = await shell(aio, "echo one; echo two", stdout=PIPE)
+        assert await process.stdout.readline() == b"one\n"
+        output, _ = await process.communicate()
+        return output, await process.stdout.read(), process.stdout.at_eof()
+
+    assert run(loop, main()) == (b"two\n", b"", True)
+
+
+@pytest.mark.parametrize("input", [None, b"more"])
+def test_process_that_is_dead(aio, loop, input):
+    async def main():
+        process = await shell(aio, "echo out; exit 3", stdin=PIPE, stdout=PIPE)
+        await process.wait()
+        return await process.communicate(input), process.returncode
+
+    assert run(loop, main()) == ((b"out\n", None), 3)
+
+
+def test_twice(aio, loop):
+    async def main():
+        process = await shell(aio, "echo out", stdout=PIPE)
+        return [await process.communicate() for _ in range(2)]
+
+    assert run(loop, main()) == [(b"out\n", None), (b"", None)]
+
+
+# ------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize("size", [1, len(BIG)])
+def test_broken_pipe_is_no_error(aio, loop, size):
+    async def main():
+        process = await shell(aio, "exec <&-; echo out", stdin=PIPE, stdout=PIPE)
+        return await process.communicate(BIG[:size])
+
+    assert run(loop, main()) == (b"out\n", None)
+
+
+@pytest.mark.own_module_only("asyncio leaves the readers behind")
+def test_text_is_refused_and_nothing_is_lost(aio, loop):
+    async def main():
+        process = await shell(aio, "cat", stdin=PIPE, stdout=PIPE)
+        with pytest.raises(TypeError):
+            await process.communicate("text")
+        return await process.communicate(b"bytes")
+
+    assert run(loop, main()) == (b"bytes", None)
+
+
+@pytest.mark.own_module_only("some versions raise AttributeError")
+def test_input_without_a_pipe_is_ignored(aio, loop):
+
+    async def main():
+        process = await shell(aio, "echo out", stdout=PIPE)
+        return await process.communicate(b"nowhere to go")
+
+    assert run(loop, main()) == (b"out\n", None)
+
+
+def test_error_of_a_pipe_is_raised(aio, loop):
+    async def main():
+        process = await shell(aio, "read line", stdin=PIPE, stdout=PIPE)
+        process._protocol.pipe_connection_lost(1, OSError("no more"))
+        with pytest.raises(OSError, match="no more"):
+            await process.communicate()
+        await process.wait()
+
+    run(loop, main())
+
+
+@pytest.mark.own_module_only("asyncio's says read()")
+def test_only_one_at_a_time(aio, loop):
+    async def main():
+        process = await aio.create_subprocess_exec(*READY, stdin=PIPE, stdout=PIPE)
+        first = asyncio.ensure_future(process.communicate())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match=r"communicate\(\) called while another"):
+            await process.communicate()
+        return await first
+
+    assert run(loop, main()) == (b"ready\n", None)
+
+
+# ------------------------------------------------------------ cancellation
+
+
+def test_cancelled(aio, loop):
+    async def main():
+        process = await aio.create_subprocess_exec(*READY, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        task = asyncio.ensure_future(process.communicate(BIG))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        process.kill()
+        return await process.wait()
+
+    assert run(loop, main()) == -9
+
+
+async def cancelled_after(process, condition, *args):
+    """Cancel a communicate() when the condition holds."""
+    task = asyncio.ensure_future(process.communicate(*args))
+    while not condition():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.own_module_only("asyncio loses what it has read by then")
+def test_cancelled_loses_nothing_for_the_next_one(aio, loop):
+    async def main():
+        process = await shell(aio, "echo one; echo two >&2; read x; echo $x", **ALL)
+        captured = process._protocol
+        await cancelled_after(process, lambda: captured._capture.chunks[2])
+        process.stdin = None  # it is closed
+        return await process.communicate()
+
+    async def with_input():
+        process = await shell(aio, "echo one; echo two >&2; sleep 0.01; echo three", **ALL)
+        await cancelled_after(process, lambda: process._protocol._capture.chunks[2])
+        return await process.communicate()
+
+    assert run(loop, main()) == (b"one\n\n", b"two\n")
+    assert run(loop, with_input()) == (b"one\nthree\n", b"two\n")
+
+
+@pytest.mark.own_module_only("asyncio loses what it has read by then")
+def test_cancelled_loses_nothing_for_the_streams(aio, loop):
+    async def main():
+        process = await shell(aio, "echo one; exec >&-; echo two >&2; read x; echo end >&2", **ALL)
+        protocol = process._protocol
+        process.stdin, stdin = None, process.stdin
+        await cancelled_after(
+            process, lambda: 1 in protocol._capture.ends and protocol._capture.chunks[2]
+        )
+        first = await process.stdout.read(), await process.stderr.readline()
+        assert process.stdout.at_eof()
+        stdin.close()
+        return *first, await process.stderr.read(), await process.wait()
+
+    assert run(loop, main()) == (b"one\n", b"two\n", b"end\n", 0)
+
+
+ALL = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
+
+
+# ------------------------------------------------------------ debug
+
+
+def test_debug_tells_what_happens(aio, loop, caplog):
+    async def main():
+        process = await shell(aio, "cat", stdin=PIPE, stdout=PIPE)
+        await process.communicate(b"12345")
+
+    loop.set_debug(True)
+    loop.slow_callback_duration = 10
+    with caplog.at_level(logging.DEBUG, "asyncio"):
+        run(loop, main())
+    text = caplog.text
+    assert "communicate: feed stdin (5 bytes)" in text
+    assert "communicate: close stdin" in text
+
+
+def test_debug_tells_of_a_broken_pipe(aio, loop, caplog):
+    async def main():
+        process = await shell(aio, "exec <&-; echo out", stdin=PIPE, stdout=PIPE)
+        await process.communicate(BIG)
+
+    loop.set_debug(True)
+    loop.slow_callback_duration = 10
+    with caplog.at_level(logging.DEBUG, "asyncio"):
+        run(loop, main())
+    assert "communicate: stdin got " in caplog.text
