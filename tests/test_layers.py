@@ -20,7 +20,7 @@ TESTS = ROOT / "tests"
 # Each module may import those to its left in its own row, and what its row says beyond.
 PURE = ["exceptions", "events", "futures", "graph", "tasks"]
 PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups", "threads"]
-STREAMS = ["streams", "subprocess"]
+STREAMS = ["stream_reader", "streams", "subprocess"]
 # style.md has debug last; it is first here because everybody logs through it.
 LOOP = """
     arguments nesting debug timers wakeup poll signals dns sockets executor asyncgens core
@@ -200,6 +200,7 @@ TESTED_AS = {
     "_uv.events": "drain",
     "_uv.sockaddr": "dns",
     "events": "loop",
+    "stream_reader": "streams",
     "loop.transport": "stream",
     "loop.children": "process",
     "loop.datagram": "udp",
