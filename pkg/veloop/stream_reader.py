@@ -1,21 +1,22 @@
 """StreamReader: what arrived on a connection, read by size, by line, or to its end.
 
-The buffer is `_head`, of which what lies behind `_pos` is unread. It is the very bytes object that
-the transport delivered, as long as no read needs more than that: then nothing is copied but what a
-read cuts out of it. What arrives behind unread data is joined to it; where that would copy too often,
-`_head` becomes a bytearray that grows (and `_pos` is 0). An empty `_head` has `_pos` 0.
+The buffer is `_head`; what lies behind `_pos` in it is unread. It is the very bytes object that the
+transport delivered, as long as no read needs more than that: nothing is copied then but what a read
+cuts out of it. What arrives behind unread data is joined to it. Where that would copy too often,
+`_head` becomes a bytearray that grows, and `_pos` is 0; so it is when `_head` is empty.
 
 A read that has to wait does so on a future of the reader's own. If a task waits there, and data is
-delivered while no task runs, `_receive` takes the task's wake-up off the future and calls it: the task
-goes on at once and not in the next turn, and the future, which was never done, serves the next wait.
-In all other cases the future gets its result like any other.
+delivered while no task runs, `_receive` takes the task's wake-up off the future and calls it: the
+task goes on at once and not in the next turn. The future, which was never done, serves the next
+wait, too. In all other cases it gets its result as futures do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from threading import get_ident
 from types import coroutine
 from typing import Any
 
@@ -29,7 +30,14 @@ DEFAULT_LIMIT = 64 * 1024
 _Future = asyncio.Future
 _Task = asyncio.Task
 _get_running_loop = asyncio._get_running_loop
-_current_task = asyncio.current_task
+
+# On Python 3.11 the one asks the kernel for the process each time, the other is no C function.
+_SLOW_QUESTIONS = sys.version_info < (3, 12)
+_current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
+    asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
+    if _SLOW_QUESTIONS
+    else asyncio.current_task
+)
 
 
 class _NoLoop:
@@ -104,10 +112,10 @@ class StreamReader(asyncio.StreamReader):
     def _buffer(self) -> bytearray:
         """What is unread, to look at and to change, as libraries do with asyncio's attribute."""
         head = self._head
-        if type(head) is bytes:
+        if isinstance(head, bytes):
             self._head = head = bytearray(memoryview(head)[self._pos :])
             self._pos = 0
-        return head  # type: ignore[return-value]
+        return head
 
     @_buffer.setter
     def _buffer(self, data: bytes | bytearray) -> None:
@@ -128,7 +136,7 @@ class StreamReader(asyncio.StreamReader):
     def _take(self, size: int) -> bytes:
         """Remove that much, of at least as much, and let the transport read again if it may."""
         head = self._head
-        if type(head) is bytes:
+        if isinstance(head, bytes):
             end = self._pos + size
             data = head[self._pos : end]
             if end == len(head):
@@ -138,7 +146,7 @@ class StreamReader(asyncio.StreamReader):
                 self._pos = end
         else:
             data = bytes(memoryview(head)[:size])
-            del head[:size]  # type: ignore[union-attr]
+            del head[:size]
         if self._paused:
             self._maybe_resume_transport()
         return data
@@ -191,18 +199,18 @@ class StreamReader(asyncio.StreamReader):
         if waiter is None or not self._resumes:
             self.feed_data(data)
             return
-        try:
-            ((wakeup, context),) = waiter._callbacks  # type: ignore[attr-defined]
-            resumes = wakeup.__self__.__class__ is _Task
-        except (AttributeError, TypeError, ValueError):  # no task's, none, several
-            resumes = False
         loop = self._loop
-        if (
-            not resumes
-            or _get_running_loop() is not loop
-            or _current_task(loop) is not None
-            or type(data) is not bytes
-        ):
+        if _SLOW_QUESTIONS:
+            in_loop = getattr(loop, "_thread_id", None) == get_ident()
+        else:
+            in_loop = _get_running_loop() is loop
+        wakeup: Any
+        try:
+            ((wakeup, context),) = waiter._callbacks
+            resumes = in_loop and wakeup.__self__.__class__ is _Task
+        except (AttributeError, TypeError, ValueError):  # none, several, or not a task's
+            resumes = False
+        if not resumes or _current_task(loop) is not None or type(data) is not bytes:
             self.feed_data(data)
             return
         if self._head:
@@ -314,7 +322,7 @@ class StreamReader(asyncio.StreamReader):
     async def readexactly(self, n: int) -> bytes:
         """Return exactly n bytes, which may be more than the limit.
 
-        ValueError if n is negative; IncompleteReadError, which has the rest, if the end comes first.
+        ValueError if n is negative; IncompleteReadError, with what there is, if the end is before.
         """
         if n < 0:
             raise ValueError("readexactly size can not be less than zero")
@@ -329,7 +337,7 @@ class StreamReader(asyncio.StreamReader):
         return self._take(n)
 
     async def readline(self) -> bytes:
-        """Return a line with its newline, without it at the end of the stream, b'' after that.
+        """Return a line with its newline, without it at the end of the stream, b"" after that.
 
         ValueError if it is longer than the limit: it is discarded then, as far as it is there.
         """
@@ -338,18 +346,18 @@ class StreamReader(asyncio.StreamReader):
         if not self._head and not self._eof:
             await self._wait_for_data("readuntil")
         pos = self._pos
-        end = self._head.find(b"\n", pos) + 1
-        if end and end - pos <= self._limit:
-            return self._take(end - pos)
+        size = self._head.find(b"\n", pos) + 1 - pos
+        if 0 < size <= self._limit:
+            return self._take(size)
         try:
-            return await self.readuntil(b"\n")
+            return await self._read_until([b"\n"])
         except IncompleteReadError as exc:
             return exc.partial
         except LimitOverrunError as exc:
-            size = len(self._head) - self._pos
-            newline = self._head.startswith(b"\n", self._pos + exc.consumed)
-            self._take(exc.consumed + 1 if newline else size)
-            raise ValueError(exc.args[0])  # noqa: B904 (asyncio's has the other for its context)
+            head, end = self._head, self._pos + exc.consumed
+            found = head.startswith(b"\n", end)
+            self._take((end + 1 if found else len(head)) - self._pos)
+            raise ValueError(exc.args[0])  # noqa: B904 (in asyncio it is raised like this)
 
     async def readuntil(self, separator: Any = b"\n") -> bytes:
         """Return everything up to a separator, and the separator.
@@ -358,27 +366,35 @@ class StreamReader(asyncio.StreamReader):
         and of those that end together the shortest. ValueError if there is none or one is empty.
 
         LimitOverrunError if more than the limit comes before it: everything stays readable.
-        IncompleteReadError, which has the rest, if the end comes first.
+        IncompleteReadError, with what there is, if the end is before.
         """
-        if isinstance(separator, tuple):
-            separators = sorted(separator, key=len)
-            if not separators:
-                raise ValueError("Separator should contain at least one element")
-        else:
-            separators = [separator]
+        separators = sorted(separator, key=len) if isinstance(separator, tuple) else [separator]
+        if not separators:
+            raise ValueError("Separator should contain at least one element")
         if not len(separators[0]):
             raise ValueError("Separator should be at least one-byte string")
-        longest = len(separators[-1])
         if self._exception is not None:
             raise self._exception
-        searched = 0  # this much of what is unread has no separator beginning in it
+        if len(separators) == 1:
+            if not self._head and not self._eof:
+                await self._wait_for_data("readuntil")
+            pos = self._pos
+            found = self._head.find(separators[0], pos) - pos
+            if 0 <= found <= self._limit:
+                return self._take(found + len(separators[0]))
+        return await self._read_until(separators)
+
+    async def _read_until(self, separators: list[Any]) -> bytes:
+        """readuntil() for separators that were checked, the shortest first."""
+        longest = len(separators[-1])
+        searched = 0  # no separator begins in that much of what is unread
         while True:
             head, pos = self._head, self._pos
             start = end = -1
             for each in separators:
                 found = head.find(each, pos + searched)
                 if found >= 0 and (end < 0 or found + len(each) < end):
-                    start, end = found - pos, found + len(each)
+                    start, end = found, found + len(each)
             if end >= 0:
                 break
             searched = max(searched, len(head) - pos + 1 - longest)
@@ -389,8 +405,10 @@ class StreamReader(asyncio.StreamReader):
             if self._eof:
                 raise IncompleteReadError(self._take(len(head) - pos), None)
             await self._wait_for_data("readuntil")
-        if start > self._limit:
-            raise LimitOverrunError("Separator is found, but chunk is longer than limit", start)
+        if start - pos > self._limit:
+            raise LimitOverrunError(
+                "Separator is found, but chunk is longer than limit", start - pos
+            )
         return self._take(end - pos)
 
     def __aiter__(self) -> StreamReader:

@@ -1,11 +1,12 @@
 """Streams: connections that are read with await and written without callbacks.
 
-`open_connection` and `start_server` give pairs of a StreamReader and a StreamWriter; in between and
-the transport is a StreamReaderProtocol. All are subclasses of asyncio's classes, work on any loop, and
-with any transport; only where a class of ours meets one of ours is there a short way:
+`open_connection` and `start_server` give pairs of a StreamReader and a StreamWriter; a
+StreamReaderProtocol stands between them and the transport. They are subclasses of asyncio's
+classes, and work on any loop and any transport. What keeps them cheap:
 
-- a StreamReaderProtocol resumes the task that waits for its data (see stream_reader.py),
-- `StreamWriter.write` is the transport's own bound method.
+- data goes from the transport to the waiting task in the same turn (see stream_reader.py),
+- a writer's `write` is its transport's own bound method,
+- drain() looks at three flags before it would ask the protocol.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ async def open_connection(
     loop = events.get_running_loop()
     reader = StreamReader(limit, loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
-    transport, _ = await loop.create_connection(lambda: protocol, host, port, **kwds)
+    address: tuple[Any, Any] = host, port
+    transport, _ = await loop.create_connection(lambda: protocol, *address, **kwds)
     return reader, StreamWriter(transport, protocol, reader, loop)
 
 
@@ -79,7 +81,8 @@ async def start_server(
     def factory() -> StreamReaderProtocol:
         return StreamReaderProtocol(StreamReader(limit, loop), client_connected_cb, loop)
 
-    return await loop.create_server(factory, host, port, **kwds)
+    address: tuple[Any, Any] = host, port
+    return await loop.create_server(factory, *address, **kwds)
 
 
 async def open_unix_connection(
@@ -300,8 +303,7 @@ class StreamWriter(asyncio.StreamWriter):
         assert reader is None or isinstance(reader, asyncio.StreamReader)
         self._reader: Any = reader
         # Whether drain() may look at the protocol's flags before it asks.
-        helper = getattr(type(protocol), "_drain_helper", None)
-        self._flags = helper in (FlowControlMixin._drain_helper, stock.FlowControlMixin._drain_helper)
+        self._flags = getattr(type(protocol), "_drain_helper", None) in _DRAIN_HELPERS
         self._transport = transport
 
     # Libraries that did start_tls() by themselves assign it.
@@ -312,8 +314,7 @@ class StreamWriter(asyncio.StreamWriter):
     @_transport.setter
     def _transport(self, transport: Any) -> None:
         self._current = transport
-        self._is_closing = transport.is_closing
-        if type(self).write is StreamWriter.write:
+        if type(self).write is _WRITE and hasattr(transport, "write"):
             self.write = transport.write  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
@@ -371,7 +372,7 @@ class StreamWriter(asyncio.StreamWriter):
         reader = self._reader
         if reader is not None and reader._exception is not None:
             raise reader._exception
-        if self._is_closing():
+        if self._current.is_closing():
             await sleep(0)  # connection_lost() may come, so a loop of write and drain can end
         protocol = self._protocol
         if not self._flags or protocol._paused or protocol._connection_lost:
@@ -399,7 +400,10 @@ class StreamWriter(asyncio.StreamWriter):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         self._transport = transport
-        protocol._replace_transport(transport)
+        if hasattr(protocol, "_replace_transport"):
+            protocol._replace_transport(transport)
+        else:
+            protocol._replace_writer(self)  # asyncio's protocol before Python 3.15
 
     def __del__(self, warnings: ModuleType = warnings) -> None:
         transport = getattr(self, "_current", None)
@@ -414,3 +418,9 @@ class StreamWriter(asyncio.StreamWriter):
         else:
             self.close()
         warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2)
+
+
+_DRAIN_HELPERS = tuple(
+    vars(each)["_drain_helper"] for each in (FlowControlMixin, stock.FlowControlMixin)
+)
+_WRITE = StreamWriter.write
