@@ -20,7 +20,7 @@ TESTS = ROOT / "tests"
 # Each module may import those to its left in its own row, and what its row says beyond.
 PURE = ["exceptions", "events", "futures", "graph", "spawning", "tasks"]
 PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups", "threads"]
-STREAMS = ["streams", "subprocess"]
+STREAMS = ["stream_reader", "streams", "subprocess"]
 # debug is first because everybody logs through it.
 LOOP = """
     arguments nesting debug timers wakeup poll signals dns sockets executor asyncgens core
@@ -201,6 +201,7 @@ TESTED_AS = {
     "_uv.sockaddr": "dns",
     "events": "loop",
     "spawning": "tasks",
+    "stream_reader": "streams",
     "loop.transport": "stream",
     "loop.children": "process",
     "loop.datagram": "udp",
