@@ -90,6 +90,9 @@ class World:
             self.note("main", "cancel", tuple(task.get_name() for task in left))
             for task in left:
                 task.cancel()
+            # Who is in Condition.wait() takes the lock before it can be cancelled.
+            if self.objects["cond"].locked():
+                self.objects["cond"].release()
             end += END
             await self.at(end)
         else:

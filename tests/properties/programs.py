@@ -44,7 +44,7 @@ def simple(theme):
         *_ops(["cancel_self"]),
         *_ops(["cancelling", "uncancel"]),
     ]
-    sleeps = _ops(["sleep"], DELAYS) * 3
+    sleeps = _ops(["sleep"], DELAYS) * 8
     themes = {
         "locks": [
             *_ops(["acquire", "release"], st.sampled_from(LOCKS)) * 2,
@@ -127,23 +127,18 @@ def monitor_body():
 
 
 def bodies(theme, depth, size):
-    steps = allowed(simple(theme))
+    steps = simple(theme)
     if depth:
         inner = bodies(theme, depth - 1, max(2, size - 2))
         # Half of the steps have bodies, however many operations of either sort there are.
         return st.lists(
-            st.one_of(*steps) | st.one_of(*allowed(compound(theme, inner))), max_size=size
+            st.one_of(*steps) | st.one_of(*compound(theme, inner)), min_size=1, max_size=size
         )
-    return st.lists(st.one_of(*steps), max_size=size)
-
-
-def allowed(steps):
-    """Without what this Python's asyncio does in another way."""
-    return steps
+    return st.lists(st.one_of(*steps), min_size=1, max_size=size)
 
 
 def programs(theme):
-    return st.lists(bodies(theme, 2, 5), min_size=1, max_size=4).filter(compatible)
+    return st.lists(bodies(theme, 2, 8), min_size=2, max_size=5).filter(compatible)
 
 
 THEMES = ["locks", "queues", "tasks", "everything"]
