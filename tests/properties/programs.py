@@ -158,9 +158,14 @@ def _newer(body, above):
             since = NEWER_TOGETHER.get((each, op))
             if since is not None and sys.version_info[:2] < since[0]:
                 return True
-        for argument in step[1:]:
-            if isinstance(argument, list):
-                inner = argument if argument and isinstance(argument[0], list) else [argument]
-                if any(_newer(each, (*above, op)) for each in inner):
-                    return True
+        if any(_newer(inner, (*above, op)) for inner in inner_bodies(step)):
+            return True
     return False
+
+
+def inner_bodies(step):
+    """The bodies among a step's arguments. None of them is empty."""
+    for argument in step[1:]:
+        if isinstance(argument, list):
+            of_steps = isinstance(argument[0][0], str)
+            yield from [argument] if of_steps else argument

@@ -9,11 +9,11 @@ import os
 import random
 
 import hypothesis
+import interpreter
+import programs
 import pytest
 
 import helpers
-import interpreter
-import programs
 
 SEED = int(os.environ.get("VELOOP_SEED") or random.SystemRandom().randrange(1 << 32))
 # VELOOP_PROGRAMS=10 runs ten times as many.
