@@ -5,6 +5,8 @@ for I/O once more, and the clock goes on by as much as it was to wait.
 """
 
 import asyncio
+import heapq
+from itertools import count
 
 import helpers
 
@@ -28,6 +30,23 @@ class _JumpingSelector:
         return events
 
 
+class _OrderedTimer(asyncio.TimerHandle):
+    """asyncio says that the order of timers of the same time is undefined; its heap makes it so.
+
+    veloop promises that of their creation, and the model has to as well: else next to every
+    program with two equal delays would differ, and nothing could be said about them.
+    """
+
+    _number = count()
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.number = next(self._number)
+
+    def __lt__(self, other):
+        return (self._when, self.number) < (other._when, other.number)
+
+
 class StockVirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self):
         super().__init__()
@@ -35,6 +54,12 @@ class StockVirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self):
         return self._selector.now
+
+    def call_at(self, when, callback, *args, context=None):
+        timer = _OrderedTimer(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
 
 
 def new_event_loop(kind):
