@@ -342,9 +342,16 @@ class World:
         return [self.aio.create_task(child) for child in self.children(here, bodies)]
 
     async def gather(self, here, return_exceptions, bodies):
-        results = await self.aio.gather(
-            *self.children(here, bodies), return_exceptions=return_exceptions
-        )
+        try:
+            results = await self.aio.gather(
+                *self.children(here, bodies), return_exceptions=return_exceptions
+            )
+        except asyncio.CancelledError:
+            if not return_exceptions:
+                raise
+            # asyncio takes the message of the last child, be it cancelled or not; nobody can
+            # mean that, so it is not compared.
+            raise asyncio.CancelledError from None
         return [describe(each) if isinstance(each, BaseException) else each for each in results]
 
     async def shield(self, here, steps):
