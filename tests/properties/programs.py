@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 # What is left out where the running Python's asyncio has not got it, or has it with another
 # meaning than the newest, which veloop has everywhere. operation -> (since, why).
 NEWER = {
+    "wait_for": ((3, 12), "wait_for() runs a coroutine in the task that waits since 3.12"),
     "shutdown": ((3, 13), "Queue.shutdown() is new in 3.13"),
     "as_completed_async": ((3, 13), "as_completed() is an asynchronous iterator since 3.13"),
 }
-# The same for operations in company: the second is left out of bodies below the first.
-NEWER_TOGETHER = {}
 
 DELAYS = st.sampled_from([0, 0, 0.5, 1, 1, 1, 2, 3])
 # As in calls: shorter than the delays, equal, longer; and those that are over at once.
@@ -33,7 +32,12 @@ QUEUES = ["queue", "queue1", "priority", "lifo"]
 
 
 def _ops(names, *arguments):
-    return [st.tuples(st.just(name), *arguments) for name in names]
+    return [st.tuples(st.just(name), *arguments) for name in names if not _is_newer(name)]
+
+
+def _is_newer(op):
+    entry = NEWER.get(op.lstrip("!"))
+    return entry is not None and sys.version_info[:2] < entry[0]
 
 
 def simple(theme):
@@ -138,34 +142,7 @@ def bodies(theme, depth, size):
 
 
 def programs(theme):
-    return st.lists(bodies(theme, 2, 8), min_size=2, max_size=5).filter(compatible)
+    return st.lists(bodies(theme, 2, 8), min_size=2, max_size=5)
 
 
 THEMES = ["locks", "queues", "tasks", "everything"]
-
-
-def compatible(program):
-    """Does the program mean the same to this Python's asyncio as to the newest?"""
-    return not any(_newer(body, ()) for body in program)
-
-
-def _newer(body, above):
-    for step in body:
-        op = step[0].lstrip("!")
-        if op in NEWER and sys.version_info[:2] < NEWER[op][0]:
-            return True
-        for each in above:
-            since = NEWER_TOGETHER.get((each, op))
-            if since is not None and sys.version_info[:2] < since[0]:
-                return True
-        if any(_newer(inner, (*above, op)) for inner in inner_bodies(step)):
-            return True
-    return False
-
-
-def inner_bodies(step):
-    """The bodies among a step's arguments. None of them is empty."""
-    for argument in step[1:]:
-        if isinstance(argument, list):
-            of_steps = isinstance(argument[0][0], str)
-            yield from [argument] if of_steps else argument
