@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 # meaning than the newest, which veloop has everywhere. operation -> (since, why).
 NEWER = {
     "wait_for": ((3, 12), "wait_for() runs a coroutine in the task that waits since 3.12"),
+    "group": ((3, 13), "a TaskGroup uncancels, and keeps a cancellation from outside, since 3.13"),
     "shutdown": ((3, 13), "Queue.shutdown() is new in 3.13"),
     "as_completed_async": ((3, 13), "as_completed() is an asynchronous iterator since 3.13"),
 }
