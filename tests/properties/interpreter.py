@@ -135,10 +135,12 @@ class World:
         self.loop.call_at(when, future.set_result, None)
         return future
 
-    async def body(self, where, steps):
+    async def body(self, where, steps, of_a_timeout=False):
         """One body in its own task."""
         asyncio.current_task().set_name(where)
         try:
+            if of_a_timeout:
+                return await _delivered(self.steps(where, steps))
             return await self.steps(where, steps)
         except BaseException as exc:
             self.note(where, "end", describe(exc))
@@ -345,7 +347,7 @@ class World:
         return stack[-1].when(), stack[-1].expired()
 
     async def wait_for(self, here, delay, steps):
-        return await self.aio.wait_for(_delivered(self.body(here, steps)), delay)
+        return await self.aio.wait_for(self.body(here, steps, of_a_timeout=True), delay)
 
     # ------------------------------------------------------------ several at once
 
