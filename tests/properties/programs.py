@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 NEWER = {
     "wait_for": ((3, 12), "wait_for() runs a coroutine in the task that waits since 3.12"),
     "group": ((3, 13), "a TaskGroup uncancels, and keeps a cancellation from outside, since 3.13"),
+    "wait_cond": ((3, 13), "who is notified and cancelled hands it on since 3.13"),
+    "wait_cond_for": ((3, 13), "as wait_cond"),
     "shutdown": ((3, 13), "Queue.shutdown() is new in 3.13"),
     "as_completed_async": ((3, 13), "as_completed() is an asynchronous iterator since 3.13"),
 }

@@ -5,8 +5,6 @@ with a seed of its own, which a failure shows; VELOOP_SEED=<number> runs it agai
 """
 
 import asyncio
-import os
-import random
 
 import hypothesis
 import interpreter
@@ -14,18 +12,6 @@ import programs
 import pytest
 
 import helpers
-
-SEED = int(os.environ.get("VELOOP_SEED") or random.SystemRandom().randrange(1 << 32))
-# VELOOP_PROGRAMS=10 runs ten times as many.
-SCALE = int(os.environ.get("VELOOP_PROGRAMS", "1"))
-
-SETTINGS = hypothesis.settings(
-    deadline=None,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-    # What is explained is a second failing run of many programs; the difference says enough.
-    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink],
-)
 
 pytestmark = pytest.mark.slow
 
@@ -41,19 +27,7 @@ def check(program):
     ):
         trace = interpreter.run(program, aio, kind)
         if trace != expected:
-            raise AssertionError(difference(name, expected, trace) + f"\nVELOOP_SEED={SEED}")
-
-
-def difference(name, expected, trace):
-    """The steps before the first one that differs, and a few of both sides behind it."""
-    same = 0
-    while same < min(len(expected), len(trace)) and expected[same] == trace[same]:
-        same += 1
-    lines = [f"{name}: step {same} differs from asyncio on its own loop"]
-    lines += [f"    {line(step)}" for step in expected[max(0, same - 12) : same]]
-    lines += [f"  - {line(step)}" for step in expected[same : same + 4]] or ["  - (the end)"]
-    lines += [f"  + {line(step)}" for step in trace[same : same + 4]] or ["  + (the end)"]
-    return "\n".join(lines)
+            raise AssertionError(f"{name}: {difference(expected, trace, line)}")
 
 
 def line(step):
