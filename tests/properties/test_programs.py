@@ -12,6 +12,7 @@ import programs
 import pytest
 
 import helpers
+from examples import SCALE, SEED, SETTINGS, difference
 
 pytestmark = pytest.mark.slow
 
