@@ -211,6 +211,18 @@ class Core(asyncio.AbstractEventLoop):
             return _LONGEST_SLEEP
         return seconds if seconds > 0.0 else 0.0
 
+    def _look(self, seconds: float) -> bool:
+        """Poll before a turn does, for who decides by it how long to sleep: testing.py.
+
+        -> whether there is something to do now.
+        """
+        driver = self._driver
+        if driver.records is None:
+            n = vl_loop_run(driver.pointer, seconds, driver.taken)
+            if n:
+                driver.take(n)
+        return driver.records is not None or bool(self._ready)
+
     def _run_handle(self, handle: Handle | TimerHandle) -> None:
         try:
             if handle._cancelled:
