@@ -10,9 +10,11 @@ from pathlib import Path
 
 from bench import machine, native
 from bench.loops import DEFAULT, LIBUV, LOOPS, REFERENCES, Column
-from bench.report import Results, as_json, text
-from bench.rows import BY_NAME, ROWS, Row, Settings
-from bench.sample import Failed, Sample
+from bench.report import digits, text
+from bench.results import Results, as_json
+from bench.row import Row, Settings
+from bench.rows import BY_NAME, ROWS
+from bench.sample import Failed, Sample, Unsupported
 
 TOO_DISTURBED = 0.05  # share of lost time from which on a sample is taken again
 
@@ -53,8 +55,12 @@ def parse() -> argparse.Namespace:
         help="default: all",
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="measured time of one sample")
-    parser.add_argument("--warmup", type=float, default=0.5, help="unmeasured time before it")
+    parser.add_argument(
+        "--seconds", type=float, help="measured time of a sample; default: the row's"
+    )
+    parser.add_argument(
+        "--warmup", type=float, help="unmeasured time before it; default: the row's"
+    )
     parser.add_argument("--connections", type=int, help="in place of the rows' own number")
     parser.add_argument("--retries", type=int, default=1, help="of a sample that was disturbed")
     parser.add_argument("--cores", type=cores, metavar="SERVER,CLIENT", help="default: chosen")
@@ -62,7 +68,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample there")
     parser.add_argument("--markdown", action="store_true", help="tables for a README")
     options = parser.parse_args()
-    if options.rounds < 1 or options.seconds <= 0 or options.warmup < 0:
+    seconds = 1 if options.seconds is None else options.seconds
+    if options.rounds < 1 or seconds <= 0 or (options.warmup or 0) < 0:
         parser.error("rounds and seconds have to be positive")
     return options
 
@@ -94,10 +101,16 @@ def take(row: Row, column: Column, settings: Settings, retries: int) -> Sample:
 
 
 def measure(results: Results, settings: Settings, rounds: int, retries: int) -> None:
-    total = rounds * sum(row.applies_to(c) for row in results.rows for c in results.columns)
+    total = sum(
+        min(rounds, row.rounds or rounds) * row.applies_to(column)
+        for row in results.rows
+        for column in results.columns
+    )
     done = 0
     for number in range(rounds):
         for row in results.rows:
+            if row.rounds is not None and number >= row.rounds:
+                continue
             columns = [column for column in results.columns if row.applies_to(column)]
             # Every loop is first, last and in between equally often, and nobody always follows the
             # same neighbour: what one leaves behind (heat, caches) hits each in turn.
@@ -107,16 +120,20 @@ def measure(results: Results, settings: Settings, rounds: int, retries: int) -> 
                 done += 1
                 place = f"[{done}/{total}] round {number + 1} {row.name} {column.label}"
                 key = row.name, column.label
-                if key in results.failures:
+                if key in results.failures or key in results.unsupported:
                     continue
                 try:
                     sample = take(row, column, settings, retries)
+                except Unsupported as error:
+                    results.unsupported[key] = str(error)
+                    print(f"{place}: has no such thing: {error}", file=sys.stderr, flush=True)
+                    continue
                 except Failed as error:
                     results.failures[key] = str(error)
                     print(f"{place}: FAILED: {error}", file=sys.stderr, flush=True)
                     continue
                 results.samples.setdefault(key, {})[number] = sample
-                print(f"{place}: {sample.cost_us:.2f} us", file=sys.stderr, flush=True)
+                print(f"{place}: {row.figure} {digits(sample.cost)}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
@@ -130,23 +147,20 @@ def main() -> int:
     versions, absent = present(columns, options.libuv)
     pinning = options.cores or machine.choose()
     settings = Settings(
-        seconds=options.seconds,
-        warmup=options.warmup,
-        connections=options.connections,
         cores=pinning,
         client=client,
         libuv_echo=native.libuv_echo(options.libuv) if LIBUV in versions else None,
     )
     facts = machine.describe(pinning)
     facts["client"] = warning or "C"
-    facts["taken"] = (
-        f"{time.strftime('%Y-%m-%d')}, {options.rounds} rounds of {options.seconds:g} s "
-        f"after {options.warmup:g} s"
-    )
+    facts["taken"] = f"{time.strftime('%Y-%m-%d')}, {options.rounds} rounds"
     results = Results(
-        rows=[row for row in ROWS if row.name in options.rows],
+        rows=[
+            row.adjusted(options.seconds, options.warmup, options.connections)
+            for row in ROWS
+            if row.name in options.rows
+        ],
         columns=[column for column in columns if column.label in versions],
-        connections=options.connections,
         facts=facts,
         versions=versions,
         absent=absent,

@@ -1,7 +1,8 @@
 """The table of loops, and what a column of the result is.
 
-No loop is a special case: a name leads to a factory, and every server is the same program. So this
-file is imported by the harness and, under every interpreter measured, by the servers.
+No loop is a special case: a name leads to a factory and to the module that programs use as asyncio,
+and every program is the same. So this file is imported by the harness and, under every interpreter
+measured, by the programs.
 """
 
 from __future__ import annotations
@@ -25,14 +26,20 @@ LIBUV = "libuv"  # the C reference server: a column without a Python loop
 class Loop:
     factory: str  # "module:function", called without arguments
     package: str | None  # whose version is reported; None: the interpreter's own
+    module: str = "asyncio"  # what the programs import as asyncio
     environment: dict[str, str] = field(default_factory=dict)
 
 
 # Another variant of a loop is one more line, such as the same factory with another environment.
+# LOOP+MODULE runs another module on a loop than its users would have: it tells which of the two a
+# difference comes from.
 LOOPS = {
-    "veloop": Loop("veloop:new_event_loop", "veloop"),
+    "veloop": Loop("veloop:new_event_loop", "veloop", module="veloop"),
+    "veloop+asyncio": Loop("veloop:new_event_loop", "veloop"),
     "uvloop": Loop("uvloop:new_event_loop", "uvloop"),
+    "uvloop+veloop": Loop("uvloop:new_event_loop", "uvloop", module="veloop"),
     "asyncio": Loop("asyncio:new_event_loop", None),
+    "asyncio+veloop": Loop("asyncio:new_event_loop", None, module="veloop"),
     "rloop": Loop("rloop:new_event_loop", "rloop"),
 }
 REFERENCES = ("uvloop", "asyncio")  # what ratios are given to
@@ -78,9 +85,14 @@ class Column:
         return json.loads(done.stdout)["description"], True
 
 
+def module(name: str) -> Any:
+    """What a program on this loop uses as asyncio."""
+    return importlib.import_module(LOOPS[name].module)
+
+
 def factory(name: str) -> Callable[[], Any]:
-    module, _, function = LOOPS[name].factory.partition(":")
-    found: Callable[[], Any] = getattr(importlib.import_module(module), function)
+    home, _, function = LOOPS[name].factory.partition(":")
+    found: Callable[[], Any] = getattr(importlib.import_module(home), function)
     return found
 
 
@@ -91,11 +103,14 @@ def describe(name: str) -> str:
     if implementation == "PyPy":
         version = getattr(sys, "pypy_version_info")  # noqa: B009 (typeshed has no such name)
         python = f"PyPy {version[0]}.{version[1]}.{version[2]} (Python {sys.version.split()[0]})"
-    package = LOOPS[name].package
-    if package is None:
-        return python
-    try:
-        found = metadata.version(package)
-    except metadata.PackageNotFoundError:
-        found = "(not installed as a package)"
-    return f"{package} {found}, {python}"
+    loop = LOOPS[name]
+    words = [python]
+    if loop.package is not None:
+        try:
+            found = metadata.version(loop.package)
+        except metadata.PackageNotFoundError:
+            found = "(not installed as a package)"
+        words.insert(0, f"{loop.package} {found}")
+    if loop.module != "asyncio" or "+" in name:
+        words.append(f"with {loop.module}'s modules")
+    return ", ".join(words)

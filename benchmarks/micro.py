@@ -1,0 +1,108 @@
+"""Measures one program in a process of its own: the rows without a client.
+
+    python benchmarks/micro.py LOOP PROGRAM [--seconds S] [--warmup S]   prints one line of JSON
+
+The warm-up also finds out how many operations fill the measured time. CPU time is this process's,
+all threads, without its children: theirs is not the loop's doing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.loops import LOOPS, factory, module
+from programs import Program, primitives, processes
+
+PROGRAMS: dict[str, Program] = {**primitives.PROGRAMS, **processes.PROGRAMS}
+
+Measured = dict[str, Any]  # the fields of bench.sample.Sample
+
+
+def waited() -> int:
+    """Nanoseconds in which the main thread was ready to run and had no core."""
+    if sys.platform != "linux":
+        return 0
+    with open("/proc/self/schedstat") as schedstat:
+        return int(schedstat.read().split()[1])
+
+
+@dataclass
+class Meter:
+    """Reads the clocks; the difference of two is a sample."""
+
+    clock: float
+    cpu: int
+    times: os.times_result
+    waited: int
+
+    @classmethod
+    def read(cls) -> Meter:
+        return cls(time.perf_counter(), time.process_time_ns(), os.times(), waited())
+
+    def since(self, before: Meter, operations: int) -> Measured:
+        seconds = self.clock - before.clock
+        user = self.times.user - before.times.user
+        system = self.times.system - before.times.system
+        return {
+            "operations": operations,
+            "seconds": seconds,
+            "cpu_ns": self.cpu - before.cpu,
+            # Sampled at the clock tick, unlike the total, which it divides.
+            "user_share": user / (user + system) if user + system else None,
+            "disturbed": (self.waited - before.waited) / seconds / 1e9,
+        }
+
+
+def measure(run: Callable[[int], Measured], seconds: float, warmup: float) -> Measured:
+    """Runs ever more operations until the warm-up is over and their speed known, then measures."""
+    operations, spent = 1, 0.0
+    while True:
+        took = run(operations)["seconds"]
+        spent += took
+        wanted = max(1, int(operations * seconds / took))
+        if spent >= warmup and took >= min(seconds, warmup) / 4:
+            return run(wanted)
+        operations = max(1, min(operations * 4, wanted))
+
+
+def runner(loop: str, program: str) -> Callable[[int], Measured]:
+    aio = module(loop)
+
+    async def timed(operations: int) -> Measured:
+        gc.collect()
+        before = Meter.read()
+        await PROGRAMS[program](aio, operations)
+        return Meter.read().since(before, operations)
+
+    def run(operations: int) -> Measured:
+        with aio.Runner(loop_factory=factory(loop)) as own:
+            result: Measured = own.run(timed(operations))
+            return result
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("loop", choices=LOOPS)
+    parser.add_argument("program", choices=PROGRAMS)
+    parser.add_argument("--seconds", type=float, default=0.3)
+    parser.add_argument("--warmup", type=float, default=0.1)
+    options = parser.parse_args()
+    try:
+        result = measure(runner(options.loop, options.program), options.seconds, options.warmup)
+    except NotImplementedError as error:
+        result = {"unsupported": str(error) or "NotImplementedError"}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
