@@ -120,6 +120,8 @@ def measure(results: Results, settings: Settings, rounds: int, retries: int) -> 
                 done += 1
                 place = f"[{done}/{total}] round {number + 1} {row.name} {column.label}"
                 key = row.name, column.label
+                if reason := column.lacks(row.name):
+                    results.unsupported[key] = reason
                 if key in results.failures or key in results.unsupported:
                     continue
                 try:
@@ -149,6 +151,7 @@ def main() -> int:
     settings = Settings(
         cores=pinning,
         client=client,
+        tls_client=native.tls_client(),
         libuv_echo=native.libuv_echo(options.libuv) if LIBUV in versions else None,
     )
     facts = machine.describe(pinning)

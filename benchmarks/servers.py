@@ -11,9 +11,9 @@ import json
 import signal
 
 from bench.loops import LOOPS, describe, factory, module
-from programs import Aio, Kind, echo
+from programs import Aio, Kind, echo, http, tls
 
-KINDS: dict[str, Kind] = {**echo.KINDS}
+KINDS: dict[str, Kind] = {**echo.KINDS, **tls.KINDS, **http.KINDS}
 
 
 async def serve(aio: Aio, kind: str) -> None:

@@ -39,7 +39,10 @@ def server(row: Row, column: Column, settings: Settings) -> Iterator[tuple[int, 
         environment = column.environment()
     core = settings.cores.server if settings.cores else None
     # What the server says goes to a file: nobody reads a pipe while it is measured.
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as folder:
+        environment["TMPDIR"] = (
+            folder  # for a Unix socket: a server that is killed leaves it behind
+        )
         with pinned(core):
             process = subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
@@ -67,7 +70,7 @@ def server(row: Row, column: Column, settings: Settings) -> Iterator[tuple[int, 
 def load(row: Row, column: Column, settings: Settings) -> Sample:
     with server(row, column, settings) as (pid, word, value):
         arguments = {
-            "--mode": "echo",
+            "--mode": row.mode,
             f"--{word}": value,
             "--pid": pid,
             "--size": row.size,
@@ -75,7 +78,8 @@ def load(row: Row, column: Column, settings: Settings) -> Sample:
             "--warmup": row.warmup,
             "--seconds": row.seconds,
         }
-        command = [*settings.client, *(str(word) for pair in arguments.items() for word in pair)]
+        client = settings.tls_client if row.tls else settings.client
+        command = [*client, *(str(word) for pair in arguments.items() for word in pair)]
         with pinned(settings.cores.client if settings.cores else None):
             try:
                 done = subprocess.run(

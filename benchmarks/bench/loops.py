@@ -28,6 +28,7 @@ class Loop:
     package: str | None  # whose version is reported; None: the interpreter's own
     module: str = "asyncio"  # what the programs import as asyncio
     environment: dict[str, str] = field(default_factory=dict)
+    lacks: dict[str, str] = field(default_factory=dict)  # rows that it cannot do, and why
 
 
 # Another variant of a loop is one more line, such as the same factory with another environment.
@@ -40,7 +41,11 @@ LOOPS = {
     "uvloop+veloop": Loop("uvloop:new_event_loop", "uvloop", module="veloop"),
     "asyncio": Loop("asyncio:new_event_loop", None),
     "asyncio+veloop": Loop("asyncio:new_event_loop", None, module="veloop"),
-    "rloop": Loop("rloop:new_event_loop", "rloop"),
+    "rloop": Loop(
+        "rloop:new_event_loop",
+        "rloop",
+        lacks={"connect": "a connection stays open when close() follows write()"},
+    ),
 }
 REFERENCES = ("uvloop", "asyncio")  # what ratios are given to
 DEFAULT = ("veloop", "uvloop", "asyncio", "rloop", LIBUV)
@@ -65,6 +70,10 @@ class Column:
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, **LOOPS[self.loop].environment}
+
+    def lacks(self, row: str) -> str | None:
+        """Why this column has no figure in that row; None: it should have one."""
+        return LOOPS[self.loop].lacks.get(row) if self.loop != LIBUV else None
 
     def probe(self) -> tuple[str, bool]:
         """(description, True) if a loop can be made, else (reason, False).

@@ -15,7 +15,8 @@ from bench.sample import Sample
 @dataclass(frozen=True)
 class Settings:
     cores: Cores | None
-    client: list[str]
+    client: list[str]  # the command of the one that is there
+    tls_client: list[str]
     libuv_echo: Path | None
 
 
@@ -29,6 +30,8 @@ class Row:
     target: float | None = None  # veloop's figure relative to uvloop's is to be at most that
     floor_target: float | None = None  # the same relative to the C libuv server
     figure: str = "CPU us"  # what is compared
+    mode: str = "echo"  # of the client
+    tls: bool = False
     size: int = 0  # of a message
     connections: int = 0
     seconds: float = 0.3  # measured time of one sample

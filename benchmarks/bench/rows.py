@@ -13,6 +13,7 @@ KIB = 1024
 # Rows with a server and a client. Without `partial` a hundred lines would say the same four things.
 served = partial(Row, unit="msg", measure=load, size=KIB, connections=50, seconds=0.8, warmup=0.3)
 echo = partial(served, kind="protocol", has_floor=True)
+secure = partial(served, tls=True)
 small = partial(Row, unit="op", measure=micro)
 
 ECHO = [
@@ -31,6 +32,36 @@ ECHO = [
     ),
     echo(
         "readline-1k", "TCP echo, streams readline(), 1 KiB", kind="streams-readline", target=0.70
+    ),
+]
+SERVERS = [
+    served(
+        "sockets-1k", "TCP echo, sock_recv(), sock_sendall(), 1 KiB", kind="sockets", target=0.7
+    ),
+    served("unix-1k", "Unix socket echo, Protocol, 1 KiB", kind="unix", target=0.97),
+    served("udp-512", "UDP echo, 512 B", kind="datagrams", mode="udp", size=512, target=0.80),
+    served("connect", "connect, one request, close", kind="once", mode="connect", target=0.90),
+    served("uvicorn", "HTTP, uvicorn + httptools", kind="uvicorn", mode="http", target=0.97),
+    served("aiohttp", "HTTP, aiohttp", kind="aiohttp", mode="http", target=0.97),
+    secure("tls-1k", "TLS echo, Protocol, 1 KiB", kind="tls", target=0.90),
+    secure("tls-streams-1k", "TLS echo, streams, 1 KiB", kind="tls-streams", target=0.80),
+    secure(
+        "tls-download",
+        "TLS download, 100 MiB",
+        unit="MiB",
+        kind="tls-download",
+        mode="download",
+        connections=1,
+        target=1.0,
+    ),
+    secure(
+        "tls-handshake",
+        "TLS handshake, one request, close",
+        kind="tls-once",
+        mode="connect",
+        size=32,
+        connections=10,
+        target=1.0,
     ),
 ]
 MODULES = [
@@ -64,5 +95,5 @@ PROCESSES = [
         seconds=0.5,
     ),
 ]
-ROWS = [*ECHO, *MODULES, *PROCESSES]
+ROWS = [*ECHO, *SERVERS, *MODULES, *PROCESSES]
 BY_NAME = {row.name: row for row in ROWS}
