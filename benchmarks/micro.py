@@ -19,9 +19,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.loops import LOOPS, factory, module
-from programs import Program, primitives, processes
+from programs import Program, figures, primitives, processes, scheduling
 
-PROGRAMS: dict[str, Program] = {**primitives.PROGRAMS, **processes.PROGRAMS}
+PROGRAMS: dict[str, Program] = {
+    **primitives.PROGRAMS,
+    **scheduling.PROGRAMS,
+    **processes.PROGRAMS,
+}
+OUTSIDE = {"loop": scheduling.create_and_close}  # programs that run beside any loop
 
 Measured = dict[str, Any]  # the fields of bench.sample.Sample
 
@@ -73,7 +78,8 @@ def measure(run: Callable[[int], Measured], seconds: float, warmup: float) -> Me
         operations = max(1, min(operations * 4, wanted))
 
 
-def runner(loop: str, program: str) -> Callable[[int], Measured]:
+def inside(loop: str, program: str) -> Callable[[int], Measured]:
+    """How to measure a program that is a coroutine."""
     aio = module(loop)
 
     async def timed(operations: int) -> Measured:
@@ -83,22 +89,46 @@ def runner(loop: str, program: str) -> Callable[[int], Measured]:
         return Meter.read().since(before, operations)
 
     def run(operations: int) -> Measured:
-        with aio.Runner(loop_factory=factory(loop)) as own:
-            result: Measured = own.run(timed(operations))
+        with aio.Runner(loop_factory=factory(loop)) as runner:
+            result: Measured = runner.run(timed(operations))
             return result
 
     return run
 
 
+def outside(loop: str, program: str) -> Callable[[int], Measured]:
+    def run(operations: int) -> Measured:
+        gc.collect()
+        before = Meter.read()
+        OUTSIDE[program](factory(loop), operations)
+        return Meter.read().since(before, operations)
+
+    return run
+
+
+def figure(loop: str, program: str, seconds: float) -> Measured:
+    aio = module(loop)
+    with aio.Runner(loop_factory=factory(loop)) as runner:
+        before = Meter.read()
+        found = runner.run(figures.FIGURES[program](aio, seconds))
+        taken = Meter.read().since(before, 1)
+    return {"operations": 1, "seconds": taken["seconds"], "figure": found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("loop", choices=LOOPS)
-    parser.add_argument("program", choices=PROGRAMS)
+    parser.add_argument("program", choices=[*PROGRAMS, *OUTSIDE, *figures.FIGURES])
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--warmup", type=float, default=0.1)
     options = parser.parse_args()
+    loop, program = options.loop, options.program
     try:
-        result = measure(runner(options.loop, options.program), options.seconds, options.warmup)
+        if program in figures.FIGURES:
+            result = figure(loop, program, options.seconds)
+        else:
+            run = outside(loop, program) if program in OUTSIDE else inside(loop, program)
+            result = measure(run, options.seconds, options.warmup)
     except NotImplementedError as error:
         result = {"unsupported": str(error) or "NotImplementedError"}
     print(json.dumps(result))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+from bench.latency import latency_p99
 from bench.load import load
+from bench.memory import connection_memory
 from bench.micro import micro
 from bench.row import Row
+from bench.startup import startup
 
 KIB = 1024
 
@@ -14,7 +18,11 @@ KIB = 1024
 served = partial(Row, unit="msg", measure=load, size=KIB, connections=50, seconds=0.8, warmup=0.3)
 echo = partial(served, kind="protocol", has_floor=True)
 secure = partial(served, tls=True)
-small = partial(Row, unit="op", measure=micro)
+
+
+def small(name: str, title: str, unit: str = "op", **rest: Any) -> Row:
+    return Row(name, title, unit, micro, **rest)
+
 
 ECHO = [
     echo("echo-1k", "TCP echo, Protocol, 1 KiB", target=0.92, floor_target=1.10),
@@ -85,6 +93,86 @@ MODULES = [
     small("event", "Event, set() and wait(), two tasks", kind="event", target=0.80),
     small("condition", "Condition, notify() and wait(), two tasks", kind="condition", target=1.0),
 ]
+LOOP = [
+    small(
+        "call-soon-chain", "call_soon(), one after the other", kind="call-soon-chain", target=0.50
+    ),
+    small("call-soon-bulk", "call_soon(), 1,000 at a time", kind="call-soon-bulk", target=0.50),
+    small("threadsafe", "call_soon_threadsafe(), from a thread", kind="threadsafe", target=0.50),
+    small(
+        "threadsafe-own",
+        "call_soon_threadsafe(), from the loop's thread",
+        kind="threadsafe-own",
+        target=0.50,
+    ),
+    small("timer-cancel", "call_later(), cancel()", kind="timer-cancel", target=0.40),
+    small("timer-fire", "call_later(), fired", kind="timer-fire", target=0.40),
+    small(
+        "getaddrinfo-numeric", "getaddrinfo(), 127.0.0.1", kind="getaddrinfo-numeric", target=1.0
+    ),
+    small(
+        "getaddrinfo-localhost",
+        "getaddrinfo(), localhost",
+        kind="getaddrinfo-localhost",
+        target=1.0,
+    ),
+    small("loop", "a loop created and closed", kind="loop", target=1.0),
+    Row("startup", "import, first loop, end of the process", "process", startup, "", target=1.0),
+]
+OTHER = [
+    Row(
+        "memory-connection",
+        "memory per idle connection",
+        "connection",
+        connection_memory,
+        "protocol",
+        figure="KiB",
+        size=64,
+        connections=10_000,
+        seconds=20,
+        rounds=2,
+        target=0.80,
+    ),
+    small(
+        "memory-timer",
+        "memory per pending timer",
+        "timer",
+        kind="timer-memory",
+        figure="bytes",
+        rounds=2,
+        target=0.80,
+    ),
+    Row(
+        "latency-busy",
+        "1 KiB echo every ms, ready queue never empty, p99",
+        "msg",
+        latency_p99,
+        "busy",
+        figure="us",
+        size=KIB,
+        seconds=0.8,
+        warmup=0.2,
+        target=1.0,
+    ),
+    small(
+        "lateness-p50",
+        "timers off their time, p50",
+        "timer",
+        kind="lateness-p50",
+        figure="us",
+        seconds=0.5,
+        target=1.0,
+    ),
+    small(
+        "lateness-p99",
+        "timers off their time, p99",
+        "timer",
+        kind="lateness-p99",
+        figure="us",
+        seconds=0.5,
+        target=1.0,
+    ),
+]
 PROCESSES = [
     small("spawn", "create_subprocess_exec(), wait()", kind="spawn", target=1.0),
     small(
@@ -95,5 +183,5 @@ PROCESSES = [
         seconds=0.5,
     ),
 ]
-ROWS = [*ECHO, *SERVERS, *MODULES, *PROCESSES]
+ROWS = [*ECHO, *SERVERS, *MODULES, *LOOP, *PROCESSES, *OTHER]
 BY_NAME = {row.name: row for row in ROWS}

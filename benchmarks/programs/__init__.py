@@ -14,6 +14,7 @@ Aio = Any  # a module with asyncio's names: Python has no type for that
 Program = Callable[[Aio, int], Awaitable[None]]  # does so many operations
 # "port" or "path", its value, and what has to stay referenced while the server serves.
 Served = tuple[str, object, object]
+Figure = Callable[[Aio, float], Awaitable[float]]  # takes so many seconds
 Kind = Callable[[Aio], Awaitable[Served]]  # starts a server
 
 

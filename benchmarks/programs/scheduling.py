@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from programs import Aio, Program, check
 
@@ -130,6 +132,11 @@ async def getaddrinfo_numeric(aio: Aio, n: int) -> None:
 
 async def getaddrinfo_localhost(aio: Aio, n: int) -> None:
     await getaddrinfo(aio, n, "localhost")
+
+
+def create_and_close(new_event_loop: Callable[[], Any], n: int) -> None:
+    for _ in range(n):
+        new_event_loop().close()
 
 
 PROGRAMS: dict[str, Program] = {
