@@ -86,3 +86,31 @@ def as_json(results: Results) -> dict[str, Any]:
         "absent": results.absent,
         "rows": rows,
     }
+
+
+def from_json(written: dict[str, Any], known: dict[str, Row]) -> Results:
+    """What as_json() wrote, to report on again; a row that is no longer known is left out."""
+    results = Results(
+        rows=[],
+        columns=[
+            Column(label, label.partition("@")[0], label.partition("@")[2])
+            for label in written["versions"]
+        ],
+        facts=written["facts"],
+        versions=written["versions"],
+        absent=written["absent"],
+    )
+    for row in written["rows"]:
+        name = row["name"]
+        if name not in known:
+            continue
+        results.rows.append(dataclasses.replace(known[name], connections=row["connections"]))
+        for label, figures in row["columns"].items():
+            results.samples[name, label] = {
+                int(n): Sample(**sample) for n, sample in figures["samples"].items()
+            }
+        for label, reason in row["unsupported"].items():
+            results.unsupported[name, label] = reason
+        for label, reason in row["failures"].items():
+            results.failures[name, label] = reason
+    return results

@@ -34,8 +34,8 @@ class Row:
     tls: bool = False
     size: int = 0  # of a message
     connections: int = 0
-    seconds: float = 0.3  # measured time of one sample
-    warmup: float = 0.1  # unmeasured time before it
+    seconds: float = 0.2  # measured time of one sample
+    warmup: float = 0.05  # unmeasured time before it
     rounds: int | None = None  # at most so many, as more would only take time
     has_floor: bool = False  # the C libuv server does the same work, so its column belongs here
 

@@ -15,7 +15,7 @@ from bench.startup import startup
 KIB = 1024
 
 # Rows with a server and a client. Without `partial` a hundred lines would say the same four things.
-served = partial(Row, unit="msg", measure=load, size=KIB, connections=50, seconds=0.8, warmup=0.3)
+served = partial(Row, unit="msg", measure=load, size=KIB, connections=50, seconds=0.6, warmup=0.2)
 echo = partial(served, kind="protocol", has_floor=True)
 secure = partial(served, tls=True)
 
