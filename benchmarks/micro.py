@@ -28,6 +28,9 @@ PROGRAMS: dict[str, Program] = {
 }
 OUTSIDE = {"loop": scheduling.create_and_close}  # programs that run beside any loop
 
+ENOUGH = 0.7  # share of the wanted time that a sample has to take
+GROWTH = 8  # times as many operations from run to run, at most
+
 Measured = dict[str, Any]  # the fields of bench.sample.Sample
 
 
@@ -67,15 +70,16 @@ class Meter:
 
 
 def measure(run: Callable[[int], Measured], seconds: float, warmup: float) -> Measured:
-    """Runs ever more operations until the warm-up is over and their speed known, then measures."""
+    """The first run that takes about so long. Those before it are the warm-up: each tells how many
+    operations the next one needs, but the first operations of a process tell wrong."""
     operations, spent = 1, 0.0
     while True:
-        took = run(operations)["seconds"]
+        result = run(operations)
+        took = result["seconds"]
+        if took >= seconds * ENOUGH and spent >= warmup:
+            return result
         spent += took
-        wanted = max(1, int(operations * seconds / took))
-        if spent >= warmup and took >= min(seconds, warmup) / 4:
-            return run(wanted)
-        operations = max(1, min(operations * 4, wanted))
+        operations = max(1, min(operations * GROWTH, int(operations * seconds / took)))
 
 
 def inside(loop: str, program: str) -> Callable[[int], Measured]:
