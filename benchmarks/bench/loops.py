@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +111,9 @@ def describe(name: str) -> str:
     if implementation == "PyPy":
         version = getattr(sys, "pypy_version_info")  # noqa: B009 (typeshed has no such name)
         python = f"PyPy {version[0]}.{version[1]}.{version[2]} (Python {sys.version.split()[0]})"
+    # Takes longer to import than all the rest of a program, and only a probe needs it.
+    from importlib import metadata
+
     loop = LOOPS[name]
     words = [python]
     if loop.package is not None:

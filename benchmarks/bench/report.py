@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable
 
 from bench.loops import LIBUV, REFERENCES, Column
@@ -71,16 +72,19 @@ def table(lines: list[list[str]], markdown: bool) -> list[str]:
     ]
 
 
+def verdict(found: float | None, target: float | None) -> str:
+    if found is None or target is None:
+        return ""
+    return "met" if found <= target else "missed"
+
+
 def verdicts(results: Results, row: Row) -> list[str]:
     """What became of each target of the row that this run can judge."""
     out = []
     for target, reference in ((row.target, RIVAL), (row.floor_target, LIBUV)):
         for column in results.columns:
-            if target is None or column.loop != SUBJECT:
-                continue
             found = results.ratio(row, column, reference)
-            if found is not None:
-                word = "met" if found <= target else "missed"
+            if column.loop == SUBJECT and (word := verdict(found, target)):
                 out.append(
                     f"target {word}: {column.label} {found:.3f} x {reference}, at most {target:.2f}"
                 )
@@ -110,8 +114,11 @@ def details(results: Results) -> list[str]:
 
 def summary(results: Results, markdown: bool) -> list[str]:
     """One line per row: every column's figure, and where the subject stands."""
+    subject = next((column for column in results.columns if column.loop == SUBJECT), None)
     heads = [column.label for column in results.columns]
-    lines = [["row", "unit", *heads, f"{SUBJECT} x {RIVAL}", "target", ""]]
+    ratios = [f"{SUBJECT} x {reference}" for reference in REFERENCES]
+    lines = [["row", "unit", *heads, *ratios, "target", ""]]
+    counts: Counter[str] = Counter()
     for row in results.rows:
         line = [row.title if markdown else row.name, f"{row.figure}/{row.unit}"]
         for column in results.columns:
@@ -123,13 +130,19 @@ def summary(results: Results, markdown: bool) -> list[str]:
                 line.append("FAILED")
             else:
                 line.append("none" if key in results.unsupported else "-")
-        subject = next((c for c in results.columns if c.loop == SUBJECT), None)
-        found = results.ratio(row, subject, RIVAL) if subject else None
-        verdict = "" if found is None or row.target is None else "met"
-        if verdict and found is not None and row.target is not None and found > row.target:
-            verdict = "missed"
-        lines.append([*line, show(found, ".2f"), show(row.target, ".2f"), verdict])
-    return table(lines, markdown)
+        found = {
+            reference: results.ratio(row, subject, reference) if subject else None
+            for reference in REFERENCES
+        }
+        word = verdict(found[RIVAL], row.target)
+        counts[word] += 1
+        line += [show(found[reference], ".2f") for reference in REFERENCES]
+        lines.append([*line, show(row.target, ".2f"), word])
+    out = table(lines, markdown)
+    if subject:
+        judged = f"{counts['met']} targets met, {counts['missed']} missed"
+        out += ["", f"{judged}, {counts['']} rows without a verdict."]
+    return out
 
 
 def text(results: Results, markdown: bool) -> str:
