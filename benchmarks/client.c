@@ -4,6 +4,7 @@
  *
  * Each connection sends a message, waits for the whole echo, checks it and sends the next one. A
  * message is printable and ends in its only newline, so the same client drives line-based servers.
+ * What else can be asked of a server is in the table of modes.
  *
  * The CPU time of the server (--pid) is read here, next to the message counter, so that both cover
  * the same window: the server needs no cooperation and is not disturbed. Prints one line of JSON.
@@ -21,11 +22,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { STAMP = 16, TAIL = 16, SMALL = 4096, FULL_CHECK_EVERY = 64 };
 enum { MAX_EVENTS = 1024, PATIENCE = 3 /* seconds for the last echoes */ };
+enum { REPLY = 4096 /* bytes of a whole HTTP response */ };
 
 struct conn {
   int fd;
@@ -35,11 +38,13 @@ struct conn {
   size_t sent;         /* of the current message */
   size_t received;     /* of its echo */
   char stamp[STAMP];   /* the first bytes of the message: who sent it, and its number */
+  char *reply;         /* mode http: what came of the response */
 };
 
-/* What one connection does; new ones (connect per request, ...) go into the table below. */
+/* What one connection does; new ones go into the table below. */
 struct mode {
   const char *name;
+  int type;                                /* of its socket */
   int (*start)(struct conn *);             /* once connected; -1: error, drops the connection */
   int (*ready)(struct conn *, uint32_t);   /* epoll says so; same result */
 };
@@ -53,7 +58,7 @@ struct usage {
 };
 
 static struct {
-  const char *host;
+  const char *host, *path;
   int port, connections, latency, pid;
   size_t size;
   double warmup, seconds;
@@ -139,7 +144,8 @@ static int echo_matches(const struct conn *c, size_t n) {
   return to <= body || memcmp(scratch + (body - from), message + body, to - body) == 0;
 }
 
-static int echo_ready(struct conn *c, uint32_t events) {
+/* 1: the whole echo is there; 0: not yet. */
+static int echo_receive(struct conn *c, uint32_t events) {
   if (c->sent < opt.size && (events & EPOLLOUT) && echo_send(c) < 0) return -1;
   if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR))) return 0;
   /* One byte more than is missing: an echo that is too long must not pass for a good one. */
@@ -147,18 +153,84 @@ static int echo_ready(struct conn *c, uint32_t events) {
   if (n < 0) return errno == EAGAIN ? 0 : -1;
   if (n == 0 || c->received + (size_t)n > opt.size || !echo_matches(c, (size_t)n)) return -1;
   c->received += (size_t)n;
-  if (c->received < opt.size) return 0;   /* the socket is empty: the next byte is a new edge */
+  return c->received == opt.size;   /* else the socket is empty: the next byte is a new edge */
+}
+
+/* An operation is complete. 0: it was this connection's last one. */
+static int complete(struct conn *c) {
   messages++;
   if (stopping) {
     idle++;
+    epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);   /* a hang-up may still come, and counts no more */
     return 0;
   }
   if (opt.latency) latency_add(now_ns() - c->sent_at);
+  return 1;
+}
+
+static int echo_ready(struct conn *c, uint32_t events) {
+  int whole = echo_receive(c, events);
+  if (whole <= 0) return whole;
+  return complete(c) ? echo_start(c) : 0;
+}
+
+/* --- mode connect: a connection per message, closed by the server after its echo --- */
+
+static void open_connection(struct conn *c, int type);
+
+static int connect_ready(struct conn *c, uint32_t events) {
+  if (c->received < opt.size) {
+    int whole = echo_receive(c, events);
+    if (whole <= 0) return whole;
+  }
+  char byte;
+  ssize_t n = recv(c->fd, &byte, 1, 0);
+  if (n < 0) return errno == EAGAIN ? 0 : -1;
+  if (n > 0) return -1;
+  if (!complete(c)) return 0;
+  close(c->fd);
+  open_connection(c, SOCK_STREAM);
   return echo_start(c);
 }
 
+/* --- mode http: GET / over a connection that is kept alive --- */
+
+static const char request[] = "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
+static const char answer[] = "Hello, world!";
+
+static int http_start(struct conn *c) {
+  if (!c->reply && !(c->reply = malloc(REPLY + 1))) die("memory");
+  c->received = 0;
+  if (opt.latency) c->sent_at = now_ns();
+  /* Small enough for an empty send buffer: a partial send is an error. */
+  return send(c->fd, request, sizeof request - 1, MSG_NOSIGNAL) == sizeof request - 1 ? 0 : -1;
+}
+
+static int http_ready(struct conn *c, uint32_t events) {
+  static const char status[] = "HTTP/1.1 200 ", length[] = "\r\ncontent-length:";
+  if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR))) return 0;
+  ssize_t n = recv(c->fd, c->reply + c->received, REPLY - c->received, 0);
+  if (n < 0) return errno == EAGAIN ? 0 : -1;
+  if (n == 0) return -1;
+  c->received += (size_t)n;
+  c->reply[c->received] = 0;
+  char *body = strstr(c->reply, "\r\n\r\n");
+  if (!body) return c->received < REPLY ? 0 : -1;
+  body += 4;
+  if (strncmp(c->reply, status, sizeof status - 1) != 0) return -1;
+  char *field = strcasestr(c->reply, length);
+  if (!field || strtoul(field + sizeof length - 1, NULL, 10) != sizeof answer - 1) return -1;
+  size_t got = c->received - (size_t)(body - c->reply);
+  if (got < sizeof answer - 1) return 0;
+  if (got > sizeof answer - 1 || memcmp(body, answer, got) != 0) return -1;
+  return complete(c) ? http_start(c) : 0;
+}
+
 static const struct mode modes[] = {
-    {"echo", echo_start, echo_ready},
+    {"echo", SOCK_STREAM, echo_start, echo_ready},
+    {"udp", SOCK_DGRAM, echo_start, echo_ready},   /* a datagram that is lost ends the run as stuck */
+    {"connect", SOCK_STREAM, echo_start, connect_ready},
+    {"http", SOCK_STREAM, http_start, http_ready},
 };
 
 /* --- the server's CPU time --- */
@@ -196,14 +268,29 @@ static struct usage usage_read(void) {
 
 /* --- the run --- */
 
-static int open_connection(void) {
+static int connect_inet(int type) {
   struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons((uint16_t)opt.port)};
   if (inet_pton(AF_INET, opt.host, &addr.sin_addr) != 1) die("--host is no IPv4 address");
-  int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int one = 1, fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
   if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof addr) < 0) die("connect");
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0) die("fcntl");
+  if (type == SOCK_STREAM) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   return fd;
+}
+
+static int connect_unix(void) {
+  struct sockaddr_un addr = {.sun_family = AF_UNIX};
+  if (strlen(opt.path) >= sizeof addr.sun_path) die("--path is too long");
+  strcpy(addr.sun_path, opt.path);
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof addr) < 0) die("connect");
+  return fd;
+}
+
+static void open_connection(struct conn *c, int type) {
+  c->fd = opt.path ? connect_unix() : connect_inet(type);
+  if (fcntl(c->fd, F_SETFL, fcntl(c->fd, F_GETFL) | O_NONBLOCK) < 0) die("fcntl");
+  struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = c};
+  if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &e) < 0) die("epoll_ctl");
 }
 
 static void drop(struct conn *c) {
@@ -231,7 +318,7 @@ static const struct mode *parse(int argc, char **argv) {
       {"host", 1, 0, 'h'},   {"port", 1, 0, 'p'},    {"connections", 1, 0, 'c'},
       {"size", 1, 0, 's'},   {"warmup", 1, 0, 'w'},  {"seconds", 1, 0, 't'},
       {"pid", 1, 0, 'i'},    {"latency", 0, 0, 'l'}, {"mode", 1, 0, 'm'},
-      {0, 0, 0, 0}};
+      {"path", 1, 0, 'u'},   {0, 0, 0, 0}};
   const char *wanted = "echo";
   for (int key; (key = getopt_long(argc, argv, "", names, NULL)) != -1;) {
     switch (key) {
@@ -244,11 +331,13 @@ static const struct mode *parse(int argc, char **argv) {
       case 'i': opt.pid = atoi(optarg); break;
       case 'l': opt.latency = 1; break;
       case 'm': wanted = optarg; break;
+      case 'u': opt.path = optarg; break;
       default: exit(2);
     }
   }
   errno = EINVAL;
-  if (opt.port < 1 || opt.port > 65535) die("--port");
+  if (!opt.path && opt.port < 1) die("--port or --path");
+  if (opt.port < 0 || opt.port > 65535) die("--port");
   if (opt.connections < 1 || opt.connections > 65535) die("--connections");
   if (opt.size < STAMP + 1 || opt.size > 1 << 30) die("--size (at least 17 bytes)");
   for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
@@ -271,9 +360,7 @@ int main(int argc, char **argv) {
   for (int i = 0; i < opt.connections; i++) {
     struct conn *c = &conns[i];
     c->id = (unsigned)i;
-    c->fd = open_connection();
-    struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = c};
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &e) < 0) die("epoll_ctl");
+    open_connection(c, mode->type);
   }
   for (int i = 0; i < opt.connections; i++)
     if (mode->start(&conns[i]) < 0) drop(&conns[i]);

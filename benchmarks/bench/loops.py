@@ -1,7 +1,8 @@
 """The table of loops, and what a column of the result is.
 
-No loop is a special case: a name leads to a factory, and every server is the same program. So this
-file is imported by the harness and, under every interpreter measured, by the servers.
+No loop is a special case: a name leads to a factory and to the module that programs use as asyncio,
+and every program is the same. So this file is imported by the harness and, under every interpreter
+measured, by the programs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,26 @@ LIBUV = "libuv"  # the C reference server: a column without a Python loop
 class Loop:
     factory: str  # "module:function", called without arguments
     package: str | None  # whose version is reported; None: the interpreter's own
+    module: str = "asyncio"  # what the programs import as asyncio
     environment: dict[str, str] = field(default_factory=dict)
+    lacks: dict[str, str] = field(default_factory=dict)  # rows that it cannot do, and why
 
 
 # Another variant of a loop is one more line, such as the same factory with another environment.
+# LOOP+MODULE runs another module on a loop than its users would have: it tells which of the two a
+# difference comes from.
 LOOPS = {
-    "veloop": Loop("veloop:new_event_loop", "veloop"),
+    "veloop": Loop("veloop:new_event_loop", "veloop", module="veloop"),
+    "veloop+asyncio": Loop("veloop:new_event_loop", "veloop"),
     "uvloop": Loop("uvloop:new_event_loop", "uvloop"),
+    "uvloop+veloop": Loop("uvloop:new_event_loop", "uvloop", module="veloop"),
     "asyncio": Loop("asyncio:new_event_loop", None),
-    "rloop": Loop("rloop:new_event_loop", "rloop"),
+    "asyncio+veloop": Loop("asyncio:new_event_loop", None, module="veloop"),
+    "rloop": Loop(
+        "rloop:new_event_loop",
+        "rloop",
+        lacks={"connect": "a connection stays open when close() follows write()"},
+    ),
 }
 REFERENCES = ("uvloop", "asyncio")  # what ratios are given to
 DEFAULT = ("veloop", "uvloop", "asyncio", "rloop", LIBUV)
@@ -59,6 +70,10 @@ class Column:
     def environment(self) -> dict[str, str]:
         return {**os.environ, **LOOPS[self.loop].environment}
 
+    def lacks(self, row: str) -> str | None:
+        """Why this column has no figure in that row; None: it should have one."""
+        return LOOPS[self.loop].lacks.get(row) if self.loop != LIBUV else None
+
     def probe(self) -> tuple[str, bool]:
         """(description, True) if a loop can be made, else (reason, False).
 
@@ -78,9 +93,14 @@ class Column:
         return json.loads(done.stdout)["description"], True
 
 
+def module(name: str) -> Any:
+    """What a program on this loop uses as asyncio."""
+    return importlib.import_module(LOOPS[name].module)
+
+
 def factory(name: str) -> Callable[[], Any]:
-    module, _, function = LOOPS[name].factory.partition(":")
-    found: Callable[[], Any] = getattr(importlib.import_module(module), function)
+    home, _, function = LOOPS[name].factory.partition(":")
+    found: Callable[[], Any] = getattr(importlib.import_module(home), function)
     return found
 
 
@@ -91,11 +111,17 @@ def describe(name: str) -> str:
     if implementation == "PyPy":
         version = getattr(sys, "pypy_version_info")  # noqa: B009 (typeshed has no such name)
         python = f"PyPy {version[0]}.{version[1]}.{version[2]} (Python {sys.version.split()[0]})"
-    package = LOOPS[name].package
-    if package is None:
-        return python
-    try:
-        found = metadata.version(package)
-    except metadata.PackageNotFoundError:
-        found = "(not installed as a package)"
-    return f"{package} {found}, {python}"
+    # Takes longer to import than all the rest of a program, and only a probe needs it.
+    from importlib import metadata
+
+    loop = LOOPS[name]
+    words = [python]
+    if loop.package is not None:
+        try:
+            found = metadata.version(loop.package)
+        except metadata.PackageNotFoundError:
+            found = "(not installed as a package)"
+        words.insert(0, f"{loop.package} {found}")
+    if loop.module != "asyncio" or "+" in name:
+        words.append(f"with {loop.module}'s modules")
+    return ", ".join(words)

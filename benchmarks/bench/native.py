@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.loops import HERE
 
 BUILD = HERE / "build"
+CERTS = HERE.parent / "tests" / "certs"
 VENDORED = HERE.parent / "vendor" / "libuv"
 
 # Those of libuv's files in src/unix that a Linux build takes, as in its CMakeLists.txt.
@@ -73,6 +74,11 @@ def client() -> tuple[list[str], str | None]:
         "message does not compare with figures taken by the C client"
     )
     return [sys.executable, str(HERE / "client.py")], warning
+
+
+def tls_client() -> list[str]:
+    """A Python one everywhere: OpenSSL does the work in it too, and need not be linked."""
+    return [sys.executable, str(HERE / "client.py"), "--tls", str(CERTS / "ca.pem")]
 
 
 def libuv_echo(tree: Path | None) -> Path:

@@ -1,78 +1,58 @@
-"""Turns samples into tables and JSON. Every figure of a loop stands beside those of the others."""
+"""Turns samples into tables. Every figure of a loop stands beside those of the others."""
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
-from bench.loops import REFERENCES, Column
-from bench.rows import Row
-from bench.sample import Sample, median, ratio, spread
+from bench.loops import LIBUV, REFERENCES, Column
+from bench.results import Results, share
+from bench.row import Row
+from bench.sample import Sample, median, spread
 
 DISTURBED = 0.02  # share of lost time from which on a sample is mentioned
-
-Rounds = dict[int, Sample]
-
-
-@dataclass
-class Results:
-    rows: list[Row]
-    columns: list[Column]
-    connections: int | None
-    facts: dict[str, str]  # about the machine and this run
-    versions: dict[str, str]  # of the loops that are there
-    absent: dict[str, str]  # and why the others are not
-    samples: dict[tuple[str, str], Rounds] = field(default_factory=dict)
-    failures: dict[tuple[str, str], str] = field(default_factory=dict)
-
-    def rounds(self, row: Row, column: Column) -> Rounds:
-        return self.samples.get((row.name, column.label), {})
-
-    def ratio(self, row: Row, column: Column, reference: str) -> float | None:
-        for other in self.columns:
-            if other.loop == reference:
-                return ratio(self.rounds(row, column), self.rounds(row, other))
-        return None
+SUBJECT, RIVAL = "veloop", "uvloop"  # whose targets these are, and what they are relative to
 
 
-def show(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def digits(value: float) -> str:
+    """Three digits or more, whatever the size: operations take from 50 ns to a second."""
+    size = abs(value)
+    return format(value, ".3f" if size < 1 else ".2f" if size < 100 else ",.0f")
 
 
-def share(sample: Sample, of_user: bool) -> float | None:
-    if sample.cpu_us is None or sample.user_share is None:
-        return None
-    return sample.cpu_us * (sample.user_share if of_user else 1 - sample.user_share)
+def show(value: float | None, form: str | Callable[[float], str]) -> str:
+    if value is None:
+        return "-"
+    return format(value, form) if isinstance(form, str) else form(value)
 
 
 def titles(row: Row) -> list[str]:
-    latency = ["p50 us", "p99 us"] if row.latency else []
     ratios = [f"x {reference}" for reference in REFERENCES]
-    return ["loop", f"{row.unit}/s", "CPU us", "+-", "user", "system", *ratios, "load", *latency]
+    if row.figure != "CPU us":
+        return ["loop", row.figure, "+-", *ratios]
+    return ["loop", f"{row.unit}/s", row.figure, "+-", "user", "system", *ratios, "load"]
 
 
 def cells(results: Results, row: Row, column: Column) -> list[str]:
     samples = list(results.rounds(row, column).values())
 
-    def middle(value: Callable[[Sample], float | None], form: str) -> str:
+    def middle(value: Callable[[Sample], float | None], form: str | Callable[[float], str]) -> str:
         return show(median([value(sample) for sample in samples]), form)
 
-    line = [
+    figure = [middle(lambda s: s.cost, digits), format(spread([s.cost for s in samples]), ".1%")]
+    ratios = [show(results.ratio(row, column, name), ".3f") for name in REFERENCES]
+    if row.figure != "CPU us":
+        return [column.label, *figure, *ratios]
+    return [
         column.label,
         middle(lambda s: s.rate, ",.0f"),
-        middle(lambda s: s.cpu_us, ".2f"),
-        format(spread([s.cost_us for s in samples]), ".1%"),
-        middle(lambda s: share(s, True), ".2f"),
-        middle(lambda s: share(s, False), ".2f"),
-        *(show(results.ratio(row, column, name), ".3f") for name in REFERENCES),
+        *figure,
+        middle(lambda s: share(s, True), digits),
+        middle(lambda s: share(s, False), digits),
+        *ratios,
         middle(lambda s: s.busy, ".0%"),
     ]
-    if row.latency:
-        line += [middle(lambda s: s.p50_us, ".1f"), middle(lambda s: s.p99_us, ".1f")]
-    return line
 
 
 def table(lines: list[list[str]], markdown: bool) -> list[str]:
@@ -92,33 +72,100 @@ def table(lines: list[list[str]], markdown: bool) -> list[str]:
     ]
 
 
-def text(results: Results, markdown: bool) -> str:
-    bullet, heading, gap = ("- ", "### ", [""]) if markdown else ("", "", [])
-    out = [f"{bullet}{name}: {value}" for name, value in results.facts.items()]
-    out += [f"{bullet}{label}: {words}" for label, words in results.versions.items()]
-    out += [f"{bullet}{label}: absent ({words})" for label, words in results.absent.items()]
+def verdict(found: float | None, target: float | None) -> str:
+    if found is None or target is None:
+        return ""
+    return "met" if found <= target else "missed"
+
+
+def verdicts(results: Results, row: Row) -> list[str]:
+    """What became of each target of the row that this run can judge."""
+    out = []
+    for target, reference in ((row.target, RIVAL), (row.floor_target, LIBUV)):
+        for column in results.columns:
+            found = results.ratio(row, column, reference)
+            if column.loop == SUBJECT and (word := verdict(found, target)):
+                out.append(
+                    f"target {word}: {column.label} {found:.3f} x {reference}, at most {target:.2f}"
+                )
+    return out
+
+
+def details(results: Results) -> list[str]:
+    """A table per row of the benchmark."""
+    out = []
     for row in results.rows:
-        connections = results.connections or row.connections
-        out += ["", f"{heading}{row.name}: {row.title}, {connections} connections", *gap]
+        load = f", {row.connections:,} connections" if row.connections else ""
+        out += ["", f"{row.name}: {row.title}{load}"]
         measured = [column for column in results.columns if results.rounds(row, column)]
         if measured:
             lines = [titles(row), *(cells(results, row, column) for column in measured)]
-            out += table(lines, markdown)
-        for (name, label), reason in results.failures.items():
-            if name == row.name:
-                out += [*gap, f"{label}: FAILED: {reason}"]
-    return "\n".join([*out, "", *notes(results)])
+            out += table(lines, markdown=False)
+        out += verdicts(results, row)
+        for what, reasons in (
+            ("no such thing", results.unsupported),
+            ("FAILED", results.failures),
+        ):
+            for (name, label), reason in reasons.items():
+                if name == row.name:
+                    out.append(f"{label}: {what}: {reason}")
+    return out
+
+
+def summary(results: Results, markdown: bool) -> list[str]:
+    """One line per row: every column's figure, and where the subject stands."""
+    subject = next((column for column in results.columns if column.loop == SUBJECT), None)
+    heads = [column.label for column in results.columns]
+    ratios = [f"{SUBJECT} x {reference}" for reference in REFERENCES]
+    lines = [["row", "unit", *heads, *ratios, "target", ""]]
+    counts: Counter[str] = Counter()
+    for row in results.rows:
+        line = [row.title if markdown else row.name, f"{row.figure}/{row.unit}"]
+        for column in results.columns:
+            key = row.name, column.label
+            samples = results.rounds(row, column).values()
+            if samples:
+                line.append(show(median([s.cost for s in samples]), digits))
+            elif key in results.failures:
+                line.append("FAILED")
+            else:
+                line.append("none" if key in results.unsupported else "-")
+        found = {
+            reference: results.ratio(row, subject, reference) if subject else None
+            for reference in REFERENCES
+        }
+        word = verdict(found[RIVAL], row.target)
+        counts[word] += 1
+        line += [show(found[reference], ".2f") for reference in REFERENCES]
+        lines.append([*line, show(row.target, ".2f"), word])
+    out = table(lines, markdown)
+    if subject:
+        judged = f"{counts['met']} targets met, {counts['missed']} missed"
+        out += ["", f"{judged}, {counts['']} rows without a verdict."]
+    return out
+
+
+def text(results: Results, markdown: bool) -> str:
+    """The report: for a README the facts and the summary, else also a table per row."""
+    bullet = "- " if markdown else ""
+    out = [f"{bullet}{name}: {value}" for name, value in results.facts.items()]
+    out += [f"{bullet}{label}: {words}" for label, words in results.versions.items()]
+    out += [f"{bullet}{label}: absent ({words})" for label, words in results.absent.items()]
+    if not markdown:
+        out += details(results)
+    return "\n".join([*out, "", *summary(results, markdown), "", *notes(results)])
 
 
 def notes(results: Results) -> list[str]:
     samples = [s for rounds in results.samples.values() for s in rounds.values()]
     lines = [
-        "CPU us: CPU time of the server process per operation (user + system), median of the "
+        "CPU us: CPU time of the measured process per operation (user + system), median of the "
         "rounds; +-: half the distance of its extremes.",
-        "x NAME: CPU per operation relative to that loop's in the same round, median; below 1 is "
-        "cheaper. load: share of the time the server was running.",
+        "x NAME: figure relative to that loop's in the same round, median; below 1 is "
+        "cheaper. load: share of the time the process was running.",
+        f"target: {SUBJECT}'s figure relative to {RIVAL}'s is to be at most that.",
     ]
-    if any(sample.cpu_us is None for sample in samples):
+    if any(sample.cpu_us is None and sample.figure is None for sample in samples):
         lines.append(
             "No CPU time on this platform without psutil: ratios are of time per operation."
         )
@@ -130,43 +177,3 @@ def notes(results: Results) -> list[str]:
             f"{max(lost):.0%}, median of these {statistics.median(lost):.0%})."
         )
     return lines
-
-
-def as_json(results: Results) -> dict[str, Any]:
-    rows = []
-    for row in results.rows:
-        columns = {}
-        for column in results.columns:
-            rounds = results.rounds(row, column)
-            if not rounds:
-                continue
-            samples = list(rounds.values())
-            columns[column.label] = {
-                "rate": median([s.rate for s in samples]),
-                "cpu_us": median([s.cpu_us for s in samples]),
-                "user_us": median([share(s, True) for s in samples]),
-                "system_us": median([share(s, False) for s in samples]),
-                "spread": spread([s.cost_us for s in samples]),
-                "ratio": {name: results.ratio(row, column, name) for name in REFERENCES},
-                "samples": {n: dataclasses.asdict(sample) for n, sample in rounds.items()},
-            }
-        failures = {
-            label: reason for (name, label), reason in results.failures.items() if name == row.name
-        }
-        rows.append(
-            {
-                "name": row.name,
-                "title": row.title,
-                "unit": row.unit,
-                "size": row.size,
-                "connections": results.connections or row.connections,
-                "columns": columns,
-                "failures": failures,
-            }
-        )
-    return {
-        "facts": results.facts,
-        "versions": results.versions,
-        "absent": results.absent,
-        "rows": rows,
-    }

@@ -10,10 +10,15 @@ class Failed(Exception):
     """A measurement that gave no figure; the text says why."""
 
 
+class Unsupported(Exception):
+    """The loop says that it has no such thing (NotImplementedError): not a failure."""
+
+
 @dataclass(frozen=True)
 class Sample:
     operations: int
     seconds: float
+    figure: float | None = None  # what is compared, where that is not CPU per operation
     cpu_ns: int | None = None  # of the measured process, all its threads
     user_share: float | None = None  # of cpu_ns
     disturbed: float = 0.0  # share of the time in which server or client had no core to run on
@@ -30,8 +35,11 @@ class Sample:
         return None if self.cpu_ns is None else self.cpu_ns / self.operations / 1e3
 
     @property
-    def cost_us(self) -> float:
-        """What ratios are made of: CPU per operation, or time where the platform tells no CPU."""
+    def cost(self) -> float:
+        """What is compared: CPU per operation in us, time where the platform tells no CPU, or the
+        row's own figure."""
+        if self.figure is not None:
+            return self.figure
         return self.seconds / self.operations * 1e6 if self.cpu_us is None else self.cpu_us
 
     @property
@@ -53,4 +61,4 @@ def ratio(rounds: dict[int, Sample], reference: dict[int, Sample]) -> float | No
     """The median of the ratios within each round. Both sides of one were measured within seconds of
     each other, so what changes slowly on a machine (clock speed, neighbours) cancels out."""
     common = rounds.keys() & reference.keys()
-    return median([rounds[n].cost_us / reference[n].cost_us for n in common])
+    return median([rounds[n].cost / reference[n].cost for n in common])

@@ -8,14 +8,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from bench.loops import HERE, LIBUV, Column
 from bench.machine import pinned
-from bench.sample import Failed, Sample
-
-if TYPE_CHECKING:
-    from bench.rows import Row, Settings
+from bench.row import Row, Settings
+from bench.sample import Failed, Sample, Unsupported
 
 GRACE = 20  # seconds that a process may need beyond what it was asked for
 
@@ -27,9 +25,12 @@ def tail(log: IO[str]) -> str:
 
 
 @contextmanager
-def server(row: Row, column: Column, settings: Settings) -> Iterator[tuple[int, int]]:
-    """A fresh server process, as (pid, port): no sample inherits what another one left behind."""
-    lifetime = str(int(settings.warmup + settings.seconds) + 2 * GRACE)
+def server(row: Row, column: Column, settings: Settings) -> Iterator[tuple[int, str, str]]:
+    """A fresh server process, as (pid, "port" or "path", its value).
+
+    Fresh, so that no sample inherits what another one left behind.
+    """
+    lifetime = str(int(row.warmup + row.seconds) + 2 * GRACE)
     if column.loop == LIBUV:
         command, environment = [str(settings.libuv_echo), lifetime], dict(os.environ)
     else:
@@ -38,19 +39,24 @@ def server(row: Row, column: Column, settings: Settings) -> Iterator[tuple[int, 
         environment = column.environment()
     core = settings.cores.server if settings.cores else None
     # What the server says goes to a file: nobody reads a pipe while it is measured.
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory() as folder:
+        environment["TMPDIR"] = (
+            folder  # for a Unix socket: a server that is killed leaves it behind
+        )
         with pinned(core):
             process = subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
             )
         assert process.stdout is not None
         try:
-            word, _, port = process.stdout.readline().partition(" ")
-            if word != "port":
+            word, _, value = process.stdout.readline().strip().partition(" ")
+            if word == "unsupported":
+                raise Unsupported(value)
+            if word not in ("port", "path"):
                 process.kill()
                 process.wait()
                 raise Failed("the server did not start")
-            yield process.pid, int(port)
+            yield process.pid, word, value
             if process.poll() is not None:
                 raise Failed(f"the server ended ({process.returncode})")
         except Failed as error:
@@ -61,27 +67,26 @@ def server(row: Row, column: Column, settings: Settings) -> Iterator[tuple[int, 
             process.stdout.close()
 
 
-def tcp_echo(row: Row, column: Column, settings: Settings) -> Sample:
-    with server(row, column, settings) as (pid, port):
+def load(row: Row, column: Column, settings: Settings) -> Sample:
+    with server(row, column, settings) as (pid, word, value):
         arguments = {
-            "--mode": "echo",
-            "--port": port,
+            "--mode": row.mode,
+            f"--{word}": value,
             "--pid": pid,
             "--size": row.size,
-            "--connections": settings.connections or row.connections,
-            "--warmup": settings.warmup,
-            "--seconds": settings.seconds,
+            "--connections": row.connections,
+            "--warmup": row.warmup,
+            "--seconds": row.seconds,
         }
-        command = [*settings.client, *(str(word) for pair in arguments.items() for word in pair)]
-        if row.latency:
-            command.append("--latency")
+        client = settings.tls_client if row.tls else settings.client
+        command = [*client, *(str(word) for pair in arguments.items() for word in pair)]
         with pinned(settings.cores.client if settings.cores else None):
             try:
                 done = subprocess.run(
                     command,
                     capture_output=True,
                     text=True,
-                    timeout=settings.warmup + settings.seconds + GRACE,
+                    timeout=row.warmup + row.seconds + GRACE,
                 )
             except subprocess.TimeoutExpired:
                 raise Failed("the client did not end") from None
