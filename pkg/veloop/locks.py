@@ -58,7 +58,7 @@ class Waiters(deque["Future[Any]"]):
     """Who waits, in order of arrival. Who is cancelled leaves in constant time, from anywhere.
 
     deque.remove() would compare everybody in front. Instead, who leaves from the middle stays in
-    the deque, as one of `gone`, until it comes to the front or half of the deque are such.
+    the deque, as one of `gone`, until it comes to an end of it or half of the deque are such.
     And who was cancelled but has not run since, and so has not left, may be met by a waker: it is
     taken out then, and is one of `passed` until it leaves.
     """
@@ -87,12 +87,11 @@ class Waiters(deque["Future[Any]"]):
                 self._pass_over(waiter)
 
     def all_cancelled(self) -> bool:
-        """Whether nobody here is to be waited for; takes out the cancelled ones in front."""
-        while self:
-            if not self[0].cancelled():
-                return False
-            self._pass_over(self.popleft())
-        return True
+        """Whether nobody here is to be waited for.
+
+        From the end: whoever asks is mostly the next to wait, and then found first.
+        """
+        return all(waiter.cancelled() for waiter in reversed(self))
 
     def leave(self, waiter: Future[Any]) -> None:
         """Remove one who was added, was not woken by wake_first(), and does not wait any more."""
@@ -100,10 +99,12 @@ class Waiters(deque["Future[Any]"]):
             self.passed.remove(waiter)
         elif not self:
             pass  # a Queue's _wakeup_next() may be another, which leaves no mark
-        elif self[0] is waiter:
-            self.popleft()
         elif self[-1] is waiter:
             self.pop()
+            while self and self[-1] in self.gone:
+                self.gone.remove(self.pop())
+        elif self[0] is waiter:
+            self.popleft()
         elif not waiter.cancelled():
             self.remove(waiter)  # its coroutine was closed, and a waker could not tell
         else:
