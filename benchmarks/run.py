@@ -148,9 +148,7 @@ def measure(results: Results, settings: Settings, options: argparse.Namespace) -
     for number in range(options.rounds):
         spent = time.monotonic() - begin
         if number and spent + longest > options.minutes * 60:
-            results.facts["taken"] += (
-                f", {number} of them, then {options.minutes:g} minutes were up"
-            )
+            results.facts["taken"] += f", ended after {number}: {options.minutes:g} minutes are up"
             break
         measure_round(results, settings, number, options.retries)
         longest = max(longest, time.monotonic() - begin - spent)
