@@ -17,7 +17,7 @@ import asyncio
 import threading
 from asyncio import CancelledError, Future
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -91,7 +91,10 @@ class Waiters(deque["Future[Any]"]):
 
         From the end: whoever asks is mostly the next to wait, and then found first.
         """
-        return all(waiter.cancelled() for waiter in reversed(self))
+        for waiter in reversed(self):
+            if not waiter.cancelled():
+                return False
+        return True
 
     def leave(self, waiter: Future[Any]) -> None:
         """Remove one who was added, was not woken by wake_first(), and does not wait any more."""
@@ -209,8 +212,10 @@ class Lock(asyncio.Lock):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        if type(self) is Lock and self._locked and not self._waiters:
+        if type(self) is Lock and self._locked:
             self._locked = False
+            if self._waiters:
+                self._wake_first(self._waiters)
         else:
             self.release()
 
@@ -409,31 +414,25 @@ class Semaphore(asyncio.Semaphore):
             else:
                 waiters.leave(waiter)
             if isinstance(exc, CancelledError):
-                self._wake_all()
+                self._hand_out()
             raise
         self._woken -= 1
         if self._value and waiters:
-            self._wake_all()
+            self._hand_out()
         return True
 
     def release(self) -> None:
         """Raise the counter, which wakes whoever waits first. Never waits, needs no acquire()."""
-        self._value += 1
-        if self._waiters:
-            self._wake_next()
+        if self._waiters and self._waiters.wake_first():
+            self._woken += 1  # and has its share: the counter stays what it was
+        else:
+            self._value += 1
 
-    def _wake_next(self) -> bool:
-        """Give one of the counter to who waits first; was there anybody?"""
-        if self._waiters.wake_first():
+    def _hand_out(self) -> None:
+        """Wake those who had to queue up behind one that was woken, whatever the counter was."""
+        while self._value > 0 and self._waiters.wake_first():
             self._value -= 1
             self._woken += 1
-            return True
-        return False
-
-    def _wake_all(self) -> None:
-        """Those who came while others were woken had to queue up, whatever the counter was."""
-        while self._value > 0 and self._wake_next():
-            pass
 
     async def __aenter__(self) -> None:
         if type(self) in _SEMAPHORES and self._value and not self._woken and not self._waiters:
@@ -461,15 +460,14 @@ class BoundedSemaphore(Semaphore, asyncio.BoundedSemaphore):
         """Raise the counter; ValueError if there were as many releases as acquires already."""
         if self._value >= self._bound_value:
             raise ValueError("BoundedSemaphore released too many times")
-        self._value += 1
-        if self._waiters:
-            self._wake_next()
+        super().release()
 
 
 # Whose acquire() is the one here; a subclass may have its own.
 _SEMAPHORES = (Semaphore, BoundedSemaphore)
 
 
+# The states of a Barrier, as its repr has them.
 FILLING, DRAINING, RESETTING, BROKEN = "filling", "draining", "resetting", "broken"
 
 
@@ -556,7 +554,7 @@ class Barrier(asyncio.Barrier):
         self._state = state
         self._waiters.wake_all()
 
-    def __aenter__(self):  # type: ignore[no-untyped-def]
+    def __aenter__(self) -> Coroutine[Any, Any, int]:  # type: ignore[override]  # typeshed errs
         return self.wait()
 
     async def __aexit__(self, *exc_info: object) -> None:
