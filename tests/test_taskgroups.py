@@ -338,7 +338,7 @@ def test_errors_are_in_no_reference_cycle(aio, loop, where):
 
     kind = FlagCancelled if where == "cancelled" else Flag
 
-    async def block(flags):
+    async def block():
         async with aio.TaskGroup() as group:
             if where == "task":
                 group.create_task(fail(kind))
@@ -347,7 +347,7 @@ def test_errors_are_in_no_reference_cycle(aio, loop, where):
 
     async def main():
         try:
-            await block([])
+            await block()
         except asyncio.CancelledError as exc:
             return weakref.ref(exc)
         except ExceptionGroup as group:
