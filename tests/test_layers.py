@@ -199,7 +199,6 @@ TESTED_AS = {
     "_uv": "layers",
     "_uv.events": "drain",
     "_uv.sockaddr": "dns",
-    "events": "loop",
     "spawning": "tasks",
     "stream_reader": "streams",
     "loop.transport": "stream",
@@ -388,7 +387,7 @@ def tree(tmp_path):
     write("pkg/veloop/_uv/decl/tcp.h", "int vl_tcp_open(int fd);\n")
     write("pkg/veloop/_uv/shim/tcp.c", "int vl_tcp_open(int fd) {\n  return fd;\n}\n")
     names = "api layers drain errors tasks locks queues streams runners main loop timers poll tcp"
-    for name in (*names.split(), "stream"):
+    for name in (*names.split(), "stream", "events"):
         write(f"tests/test_{name}.py")
     write.root = tmp_path
     write.package = tmp_path / "pkg" / "veloop"

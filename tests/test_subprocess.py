@@ -247,7 +247,9 @@ def test_drain_waits_for_the_child(aio, loop):
         await asyncio.sleep(0)
         assert not any(drain.done() for drain in drains)
         process.kill()
-        return [type(exc) for exc in await asyncio.gather(*drains, return_exceptions=True)]
+        kinds = [type(exc) for exc in await asyncio.gather(*drains, return_exceptions=True)]
+        await process.wait()
+        return kinds
 
     for kind in run(loop, main()):
         assert issubclass(kind, ConnectionError | type(None))
@@ -284,7 +286,7 @@ def test_repr_of_the_protocol(aio, loop):
     async def main():
         process = await exec_(aio, "cat", stdin=PIPE, stdout=PIPE)
         text = repr(process._protocol)
-        await process.communicate()
+        await process.communicate(b"")
         return text
 
     text = run(loop, main())
@@ -304,6 +306,7 @@ def test_transport_is_closed_at_the_end(aio, loop):
     assert run(loop, main())
 
 
+@pytest.mark.own_module_only("asyncio's fails when the pipe is really closed")
 def test_pipe_error_reaches_the_reader(aio, loop):
     async def main():
         process = await exec_(aio, *READY, stdin=PIPE, stdout=PIPE)
