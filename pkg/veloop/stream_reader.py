@@ -38,6 +38,8 @@ _current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
     if _SLOW_QUESTIONS
     else asyncio.current_task
 )
+# Since Python 3.14 a future knows who awaits it, and is told when that ends.
+_forget_awaiter = getattr(asyncio, "future_discard_from_awaited_by", None)
 
 
 class _NoLoop:
@@ -131,7 +133,7 @@ class StreamReader(asyncio.StreamReader):
             self._head = bytes(head[self._pos :]) + data
             self._pos = 0
         else:
-            self._buffer += data
+            self._buffer.extend(data)
 
     def _take(self, size: int) -> bytes:
         """Remove that much, of at least as much, and let the transport read again if it may."""
@@ -157,7 +159,7 @@ class StreamReader(asyncio.StreamReader):
         """Return what set_exception() was given, None before."""
         return self._exception
 
-    def set_exception(self, exc: BaseException) -> None:  # type: ignore[override]
+    def set_exception(self, exc: BaseException) -> None:
         """Make the read that waits, and all later ones, raise this."""
         self._exception = exc
         waiter = self._waiter
@@ -219,15 +221,20 @@ class StreamReader(asyncio.StreamReader):
             self._head = data
         self._waiter = None
         waiter.remove_done_callback(wakeup)
+        if _forget_awaiter is not None:
+            _forget_awaiter(waiter, wakeup.__self__)
         try:
             context.run(wakeup, _DONE)
         except (SystemExit, KeyboardInterrupt) as exc:
             # Out of the loop, but as from any callback: not every transport lets it pass.
             loop.call_soon(_leave, exc)
-        except RuntimeError:
-            # Somebody runs callbacks in the task's own context, which is entered once at a time.
+        except RuntimeError as exc:
+            # Somebody runs this in the task's own context, which is entered once at a time.
+            if not str(exc).startswith("cannot enter context"):
+                raise
             loop.call_soon(wakeup, _DONE, context=context)
-        if self._head:
+        # Not if a read waits again already: it may need more than the limit.
+        if self._head and self._waiter is None:
             self._maybe_pause_transport()
 
     def _wakeup_waiter(self) -> None:
