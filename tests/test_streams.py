@@ -6,7 +6,7 @@ import pytest
 
 from helpers import run
 from stream_helpers import Line, pending
-from tcp_helpers import turns
+from tcp_helpers import pattern, turns
 
 
 @pytest.fixture
@@ -265,6 +265,75 @@ def test_cancelled_readexactly_keeps_what_came(loop, line):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await line.reader.readexactly(3) == b"abc"
+
+    run(loop, main())
+
+
+# ------------------------------------------------------------ large reads out of many chunks
+
+LARGE = pattern(300_000)
+
+
+async def delivered(line, data=LARGE, size=50_000):
+    for start in range(0, len(data), size):
+        await line.deliver(data[start : start + size])
+        await turns()
+
+
+@pytest.mark.parametrize("size", [700, 50_000])
+def test_large_readexactly_and_what_is_left(loop, line, size):
+    async def main():
+        task = await pending(loop, line.reader.readexactly(len(LARGE) - 10))
+        await delivered(line, size=size)
+        assert await task == LARGE[:-10]
+        assert await line.reader.read(100) == LARGE[-10:]
+
+    run(loop, main())
+
+
+def test_large_read_to_the_end(loop, line):
+    async def main():
+        task = await pending(loop, line.reader.read())
+        await delivered(line)
+        await line.end()
+        assert await task == LARGE
+
+    run(loop, main())
+
+
+def test_large_readexactly_at_the_end_gives_all_with_the_error(loop, line):
+    async def main():
+        task = await pending(loop, line.reader.readexactly(len(LARGE) + 1))
+        await delivered(line)
+        await line.end()
+        with pytest.raises(asyncio.IncompleteReadError) as caught:
+            await task
+        assert (caught.value.partial, caught.value.expected) == (LARGE, len(LARGE) + 1)
+
+    run(loop, main())
+
+
+def test_cancelled_large_readexactly_keeps_what_came(loop, line):
+    async def main():
+        task = await pending(loop, line.reader.readexactly(len(LARGE) + 1))
+        await delivered(line)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await line.reader.readexactly(len(LARGE)) == LARGE
+
+    run(loop, main())
+
+
+@pytest.mark.own_module_only("asyncio's loses what it had collected")
+def test_failed_large_read_to_the_end_keeps_what_came(loop, line):
+    async def main():
+        task = await pending(loop, line.reader.read())
+        await delivered(line)
+        line.reader.set_exception(ConnectionResetError("gone"))
+        with pytest.raises(ConnectionResetError):
+            await task
+        assert left(line.reader) == LARGE
 
     run(loop, main())
 
@@ -529,6 +598,18 @@ def test_exception_for_a_cancelled_read_is_kept_for_the_next(loop, line):
             await task
         with pytest.raises(ConnectionResetError):
             await line.reader.read(10)
+
+    run(loop, main())
+
+
+@pytest.mark.own_module_only("asyncio's waits for ever")
+def test_exception_right_behind_data_that_is_not_enough(loop, line):
+    async def main():
+        task = await pending(loop, line.reader.readexactly(10))
+        line.reader.feed_data(b"data")
+        line.reader.set_exception(ConnectionResetError("gone"))
+        with pytest.raises(ConnectionResetError, match="gone"):
+            await task
 
     run(loop, main())
 
