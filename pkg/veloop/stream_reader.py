@@ -27,6 +27,9 @@ __all__ = ("StreamReader",)
 
 DEFAULT_LIMIT = 64 * 1024
 
+# From this size on, chunks of one large read are kept apart until it is complete.
+_BLOCK = 4096
+
 _Future = asyncio.Future
 _Task = asyncio.Task
 _get_running_loop = asyncio._get_running_loop
@@ -38,6 +41,8 @@ _current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
     if _SLOW_QUESTIONS
     else asyncio.current_task
 )
+# Since Python 3.14 a future knows who awaits it, and is told when that ends.
+_forget_awaiter = getattr(asyncio, "future_discard_from_awaited_by", None)
 
 
 class _NoLoop:
@@ -131,7 +136,7 @@ class StreamReader(asyncio.StreamReader):
             self._head = bytes(head[self._pos :]) + data
             self._pos = 0
         else:
-            self._buffer += data
+            self._buffer.extend(data)
 
     def _take(self, size: int) -> bytes:
         """Remove that much, of at least as much, and let the transport read again if it may."""
@@ -157,7 +162,7 @@ class StreamReader(asyncio.StreamReader):
         """Return what set_exception() was given, None before."""
         return self._exception
 
-    def set_exception(self, exc: BaseException) -> None:  # type: ignore[override]
+    def set_exception(self, exc: BaseException) -> None:
         """Make the read that waits, and all later ones, raise this."""
         self._exception = exc
         waiter = self._waiter
@@ -219,15 +224,20 @@ class StreamReader(asyncio.StreamReader):
             self._head = data
         self._waiter = None
         waiter.remove_done_callback(wakeup)
+        if _forget_awaiter is not None:
+            _forget_awaiter(waiter, wakeup.__self__)
         try:
             context.run(wakeup, _DONE)
         except (SystemExit, KeyboardInterrupt) as exc:
             # Out of the loop, but as from any callback: not every transport lets it pass.
             loop.call_soon(_leave, exc)
-        except RuntimeError:
-            # Somebody runs callbacks in the task's own context, which is entered once at a time.
+        except RuntimeError as exc:
+            # Somebody runs this in the task's own context, which is entered once at a time.
+            if not str(exc).startswith("cannot enter context"):
+                raise
             loop.call_soon(wakeup, _DONE, context=context)
-        if self._head:
+        # Not if a read waits again already: it may need more than the limit.
+        if self._head and self._waiter is None:
             self._maybe_pause_transport()
 
     def _wakeup_waiter(self) -> None:
@@ -265,6 +275,8 @@ class StreamReader(asyncio.StreamReader):
                 f"{func_name}() called while another coroutine is already waiting for incoming data"
             )
         assert not self._eof, "_wait_for_data after EOF"
+        if self._exception is not None:  # it came right behind data that was not enough
+            raise self._exception
         if self._paused:  # a read may need more than the limit
             self._paused = False
             self._transport.resume_reading()
@@ -293,31 +305,39 @@ class StreamReader(asyncio.StreamReader):
         if self._exception is not None:
             raise self._exception
         if n <= 0:
-            return await self._read_to_end() if n else b""
+            return await self._collect("read", sys.maxsize) if n else b""
         while not (head := self._head):
             if self._eof:
                 return b""
             await self._wait_for_data("read")
-        size = len(head) - self._pos
-        if size <= n and type(head) is bytes and not self._paused:
-            data = head[self._pos :]
-            self._head = b""
-            self._pos = 0
-            return data
-        return self._take(min(size, n))
+        pos = self._pos
+        if self._paused or type(head) is not bytes:
+            return self._take(min(len(head) - pos, n))
+        # _take() without the call: this is what most programs do most.
+        end = pos + n
+        if end < len(head):
+            self._pos = end
+            return head[pos:end]
+        self._head = b""
+        self._pos = 0
+        return head[pos:]
 
-    async def _read_to_end(self) -> bytes:
+    async def _collect(self, func_name: str, n: int) -> bytes:
+        """Return n bytes, or less at the end, out of more than one chunk. All or nothing."""
         blocks: list[bytes] = []
+        missing = n
         try:
-            while True:
-                if self._head:
-                    blocks.append(self._take(len(self._head) - self._pos))
-                if self._eof:
-                    return b"".join(blocks)
-                await self._wait_for_data("read")
+            while (size := len(self._head) - self._pos) < missing and not self._eof:
+                if size >= _BLOCK:  # less is joined in the buffer, to be no burden one by one
+                    blocks.append(self._take(size))
+                    missing -= size
+                await self._wait_for_data(func_name)
         except BaseException:
-            self._buffer[:0] = b"".join(blocks)
+            if blocks:
+                self._buffer[:0] = b"".join(blocks)
             raise
+        blocks.append(self._take(min(size, missing)))
+        return b"".join(blocks)
 
     async def readexactly(self, n: int) -> bytes:
         """Return exactly n bytes, which may be more than the limit.
@@ -330,11 +350,14 @@ class StreamReader(asyncio.StreamReader):
             raise self._exception
         if n == 0:
             return b""
-        while (size := len(self._head) - self._pos) < n:
-            if self._eof:
-                raise IncompleteReadError(self._take(size), n)
+        if not self._head and not self._eof:
             await self._wait_for_data("readexactly")
-        return self._take(n)
+        if n <= len(self._head) - self._pos:
+            return self._take(n)
+        data = await self._collect("readexactly", n)
+        if len(data) < n:
+            raise IncompleteReadError(data, n)
+        return data
 
     async def readline(self) -> bytes:
         """Return a line with its newline, without it at the end of the stream, b"" after that.
@@ -343,12 +366,16 @@ class StreamReader(asyncio.StreamReader):
         """
         if self._exception is not None:
             raise self._exception
-        if not self._head and not self._eof:
+        searched = 0
+        while True:
+            head, pos = self._head, self._pos
+            found = head.find(b"\n", pos + searched) - pos
+            if 0 <= found <= self._limit:
+                return self._take(found + 1)
+            searched = len(head) - pos
+            if searched > self._limit or self._eof:
+                break
             await self._wait_for_data("readuntil")
-        pos = self._pos
-        size = self._head.find(b"\n", pos) + 1 - pos
-        if 0 < size <= self._limit:
-            return self._take(size)
         try:
             return await self._read_until([b"\n"])
         except IncompleteReadError as exc:

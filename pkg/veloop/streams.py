@@ -185,6 +185,7 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
         if stream_reader is not None:
             self._stream_reader_wr = weakref.ref(stream_reader)
             self._source_traceback = stream_reader._source_traceback
+        self._ours = isinstance(stream_reader, StreamReader)
         # Nobody else has a server's reader before there is a connection.
         self._strong_reader = None if client_connected_cb is None else stream_reader
         self._task: asyncio.Task[None] | None = None
@@ -272,7 +273,10 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
         if reader is not None:
             reader = reader()
             if reader is not None:
-                reader._receive(data)
+                if self._ours:
+                    reader._receive(data)
+                else:
+                    reader.feed_data(data)
 
     def eof_received(self) -> bool:
         """Called by the transport: only the other side's half is closed, except over TLS."""
