@@ -267,10 +267,20 @@ class World:
         return await self._with(here, "cond", steps)
 
     async def wait_cond(self, here):
-        return await self.objects["cond"].wait()
+        return await self._wait_cond(self.objects["cond"].wait())
 
     async def wait_cond_for(self, here, count):
-        return await self.objects["cond"].wait_for(lambda: self.count >= count)
+        return await self._wait_cond(self.objects["cond"].wait_for(lambda: self.count >= count))
+
+    async def _wait_cond(self, wait):
+        try:
+            return await wait
+        except asyncio.CancelledError:
+            # asyncio wakes another waiter now even if this one was not notified; it need not, and
+            # veloop does not. Woken are all, so that this makes no difference.
+            if self.objects["cond"].locked():
+                self.objects["cond"].notify_all()
+            raise
 
     async def bump(self, here):
         self.count += 1
