@@ -104,6 +104,7 @@ class Outcome:
     interpreter: Interpreter
     table: Table
     files: list
+    modules: str = ""
     results: dict = field(default_factory=dict)  # test id -> Result
     flaky: dict = field(default_factory=dict)  # test id -> error of the first attempt
     secs: float = 0.0
@@ -115,11 +116,17 @@ class Outcome:
     def of(self, file):
         """Return the part of the outcome that is about one file."""
         results = {name: result for name, result in self.results.items() if result.file == file}
-        return Outcome(self.interpreter, self.table, [file], results)
+        return Outcome(self.interpreter, self.table, [file], self.modules, results)
 
     @property
     def loops(self):
         return sum(result.loops for result in self.results.values())
+
+    def proves(self, result):
+        """Has the test used the candidate, as far as this Python can tell?"""
+        if not self.modules:
+            return bool(result.loops)
+        return result.used is not False
 
     @property
     def loopless(self):
@@ -190,7 +197,7 @@ class Run:
             for file in files
             for part in range(PARTS.get(file, 1))
         ]
-        self.outcome = Outcome(interpreter, table, files)
+        self.outcome = Outcome(interpreter, table, files, options.modules)
         self.job = {
             "loop": options.loop,
             "modules": options.modules,
@@ -244,8 +251,7 @@ class Run:
         broken_file = "." not in result.id or result.id.startswith("unittest.")
         if result.status == "skipped" or broken_file:
             return
-        unused = result.used is False if self.options.modules else not result.loops
-        if unused and result.status == "passed":
+        if result.status == "passed" and not self.outcome.proves(result):
             result.status = NO_LOOP  # it says nothing about the candidate
         elif self.outcome.table.find(result.id, NOT_YET):
             result.status = STALE if result.status == "passed" else NOT_YET

@@ -55,7 +55,6 @@ _POLL_EVERY = 100e-6
 # arithmetic would overflow.
 _LONGEST_SLEEP = 24 * 3600.0
 
-
 # For the child after a fork: those that exist then.
 _loops: weakref.WeakSet[Core] = weakref.WeakSet()
 
@@ -212,10 +211,7 @@ class Core(asyncio.AbstractEventLoop):
         return seconds if seconds > 0.0 else 0.0
 
     def _look(self, seconds: float) -> bool:
-        """Poll before a turn does, for who decides by it how long to sleep: testing.py.
-
-        -> whether there is something to do now.
-        """
+        """Poll ahead of the turn (testing.py). -> whether there is something to do now."""
         driver = self._driver
         if driver.records is None:
             n = vl_loop_run(driver.pointer, seconds, driver.taken)
