@@ -5,18 +5,16 @@ transport delivered, as long as no read needs more than that: nothing is copied 
 cuts out of it. What arrives behind unread data is joined to it. Where that would copy too often,
 `_head` becomes a bytearray that grows, and `_pos` is 0; so it is when `_head` is empty.
 
-A read that has to wait does so on a future of the reader's own. If a task waits there, and data is
-delivered while no task runs, `_receive` takes the task's wake-up off the future and calls it: the
-task goes on at once and not in the next turn. The future, which was never done, serves the next
-wait, too. In all other cases it gets its result as futures do.
+A read that has to wait does so on a future of the reader's own. It may be resumed without that
+future being done: StreamReaderProtocol.data_received does that. Then the future serves the next
+wait, too. In all other cases it gets its result, or its exception, as futures do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Generator
-from threading import get_ident
+from collections.abc import Generator
 from types import coroutine
 from typing import Any
 
@@ -29,36 +27,6 @@ DEFAULT_LIMIT = 64 * 1024
 
 # From this size on, chunks of one large read are kept apart until it is complete.
 _BLOCK = 4096
-
-_Future = asyncio.Future
-_Task = asyncio.Task
-_get_running_loop = asyncio._get_running_loop
-
-# On Python 3.11 the one asks the kernel for the process each time, the other is no C function.
-_SLOW_QUESTIONS = sys.version_info < (3, 12)
-_current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
-    asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
-    if _SLOW_QUESTIONS
-    else asyncio.current_task
-)
-# Since Python 3.14 a future knows who awaits it, and is told when that ends.
-_forget_awaiter = getattr(asyncio, "future_discard_from_awaited_by", None)
-
-
-class _NoLoop:
-    """Enough of a loop for a future that never has a callback."""
-
-    def get_debug(self) -> bool:
-        return False
-
-
-# What a task that goes on at once is told to be done.
-_DONE: asyncio.Future[None] = _Future(loop=_NoLoop())  # type: ignore[arg-type]
-_DONE.set_result(None)
-
-
-def _leave(exc: BaseException) -> None:
-    raise exc
 
 
 class StreamReader(asyncio.StreamReader):
@@ -87,10 +55,7 @@ class StreamReader(asyncio.StreamReader):
         self._paused = False
         self._waiter = None  # what a read waits for now
         self._future: asyncio.Future[None] | None = None  # what the next one may wait for
-        # In debug mode each step of a task is a callback of the loop, which takes its time.
-        self._resumes = type(self).feed_data is StreamReader.feed_data
         if loop.get_debug():
-            self._resumes = False
             self._source_traceback = events.extract_stack(sys._getframe(1))
 
     def __repr__(self) -> str:
@@ -198,48 +163,6 @@ class StreamReader(asyncio.StreamReader):
         self._wakeup_waiter()
         self._maybe_pause_transport()
 
-    def _receive(self, data: bytes) -> None:
-        """feed_data() for a protocol that is done when this returns: a task may go on inside."""
-        waiter = self._waiter
-        if waiter is None or not self._resumes:
-            self.feed_data(data)
-            return
-        loop = self._loop
-        if _SLOW_QUESTIONS:
-            in_loop = getattr(loop, "_thread_id", None) == get_ident()
-        else:
-            in_loop = _get_running_loop() is loop
-        wakeup: Any
-        try:
-            ((wakeup, context),) = waiter._callbacks
-            resumes = in_loop and wakeup.__self__.__class__ is _Task
-        except (AttributeError, TypeError, ValueError):  # none, several, or not a task's
-            resumes = False
-        if not resumes or _current_task(loop) is not None or type(data) is not bytes:
-            self.feed_data(data)
-            return
-        if self._head:
-            self._append(data)
-        else:
-            self._head = data
-        self._waiter = None
-        waiter.remove_done_callback(wakeup)
-        if _forget_awaiter is not None:
-            _forget_awaiter(waiter, wakeup.__self__)
-        try:
-            context.run(wakeup, _DONE)
-        except (SystemExit, KeyboardInterrupt) as exc:
-            # Out of the loop, but as from any callback: not every transport lets it pass.
-            loop.call_soon(_leave, exc)
-        except RuntimeError as exc:
-            # Somebody runs this in the task's own context, which is entered once at a time.
-            if not str(exc).startswith("cannot enter context"):
-                raise
-            loop.call_soon(wakeup, _DONE, context=context)
-        # Not if a read waits again already: it may need more than the limit.
-        if self._head and self._waiter is None:
-            self._maybe_pause_transport()
-
     def _wakeup_waiter(self) -> None:
         waiter = self._waiter
         if waiter is not None:
@@ -282,7 +205,7 @@ class StreamReader(asyncio.StreamReader):
             self._transport.resume_reading()
         waiter = self._future
         if waiter is None:
-            waiter = self._future = _Future(loop=self._loop)
+            waiter = self._future = asyncio.Future(loop=self._loop)
         self._waiter = waiter
         # What `await waiter` does, but for its complaint when the future is not done at the end.
         waiter._asyncio_future_blocking = True
@@ -352,8 +275,17 @@ class StreamReader(asyncio.StreamReader):
             return b""
         if not self._head and not self._eof:
             await self._wait_for_data("readexactly")
-        if n <= len(self._head) - self._pos:
-            return self._take(n)
+        head, pos = self._head, self._pos
+        end = pos + n
+        if end <= len(head):
+            if self._paused or type(head) is not bytes:
+                return self._take(n)
+            if end < len(head):
+                self._pos = end
+                return head[pos:end]
+            self._head = b""
+            self._pos = 0
+            return head[pos:]
         data = await self._collect("readexactly", n)
         if len(data) < n:
             raise IncompleteReadError(data, n)
@@ -371,7 +303,15 @@ class StreamReader(asyncio.StreamReader):
             head, pos = self._head, self._pos
             found = head.find(b"\n", pos + searched) - pos
             if 0 <= found <= self._limit:
-                return self._take(found + 1)
+                if self._paused or type(head) is not bytes:
+                    return self._take(found + 1)
+                end = pos + found + 1
+                if end < len(head):
+                    self._pos = end
+                    return head[pos:end]
+                self._head = b""
+                self._pos = 0
+                return head[pos:]
             searched = len(head) - pos
             if searched > self._limit or self._eof:
                 break

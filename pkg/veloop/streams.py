@@ -4,7 +4,7 @@
 StreamReaderProtocol stands between them and the transport. They are subclasses of asyncio's
 classes, and work on any loop and any transport. What keeps them cheap:
 
-- data goes from the transport to the waiting task in the same turn (see stream_reader.py),
+- the protocol's data_received resumes the task that waits for the data,
 - a writer's `write` is its transport's own bound method,
 - drain() looks at three flags before it would ask the protocol.
 """
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import sys
 import warnings
 import weakref
 from asyncio import streams as stock
 from asyncio.log import logger
 from collections.abc import Awaitable, Callable, Iterable
+from threading import get_ident
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,36 @@ __all__ = (
     "start_server",
     "start_unix_server",
 )
+
+_Task = asyncio.Task
+_get_running_loop = asyncio._get_running_loop
+
+# On Python 3.11 the one asks the kernel for the process each time, the other is no C function.
+_SLOW_QUESTIONS = sys.version_info < (3, 12)
+_current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
+    asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
+    if _SLOW_QUESTIONS
+    else asyncio.current_task
+)
+
+# Since Python 3.14 a future knows who awaits it, and is told when that ends.
+_forget_awaiter = getattr(asyncio, "future_discard_from_awaited_by", None)
+
+
+class _NoLoop:
+    """Enough of a loop for a future that never has a callback."""
+
+    def get_debug(self) -> bool:
+        return False
+
+
+# What a task is told to be done when it goes on at once.
+_DONE: asyncio.Future[None] = asyncio.Future(loop=_NoLoop())  # type: ignore[arg-type]
+_DONE.set_result(None)
+
+
+def _leave(exc: BaseException) -> None:
+    raise exc
 
 
 async def open_connection(
@@ -185,7 +217,12 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
         if stream_reader is not None:
             self._stream_reader_wr = weakref.ref(stream_reader)
             self._source_traceback = stream_reader._source_traceback
-        self._ours = isinstance(stream_reader, StreamReader)
+        # In debug mode each step of a task is a callback of the loop, which takes its time.
+        self._resumes = (
+            isinstance(stream_reader, StreamReader)
+            and type(stream_reader).feed_data is StreamReader.feed_data
+            and not self._loop.get_debug()
+        )
         # Nobody else has a server's reader before there is a connection.
         self._strong_reader = None if client_connected_cb is None else stream_reader
         self._task: asyncio.Task[None] | None = None
@@ -268,15 +305,54 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport: data for the reader."""
-        reader = self._stream_reader_wr
+        """Called by the transport: data for the reader. The task that waits for it goes on inside.
+
+        That is safe in the loop's own thread while no task runs: where transports call from. Of the
+        reader's future the task's wake-up is taken off, and called; the future remains as it was.
+        """
+        reader: Any = self._stream_reader_wr
         if reader is not None:
             reader = reader()
-            if reader is not None:
-                if self._ours:
-                    reader._receive(data)
-                else:
-                    reader.feed_data(data)
+        if reader is None:
+            return
+        waiter = reader._waiter
+        if waiter is None or not self._resumes:
+            reader.feed_data(data)
+            return
+        loop = self._loop
+        if _SLOW_QUESTIONS:
+            in_loop = getattr(loop, "_thread_id", None) == get_ident()
+        else:
+            in_loop = _get_running_loop() is loop
+        try:
+            ((wakeup, context),) = waiter._callbacks
+            resumes = in_loop and wakeup.__self__.__class__ is _Task
+        except (AttributeError, TypeError, ValueError):  # none, several, or not a task's
+            resumes = False
+        if not resumes or _current_task(loop) is not None or type(data) is not bytes:
+            reader.feed_data(data)
+            return
+        if reader._head:
+            reader._append(data)
+        else:
+            reader._head = data
+        reader._waiter = None
+        waiter.remove_done_callback(wakeup)
+        if _forget_awaiter is not None:
+            _forget_awaiter(waiter, wakeup.__self__)
+        try:
+            context.run(wakeup, _DONE)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            # Out of the loop, but as from any callback: not every transport lets it pass.
+            loop.call_soon(_leave, exc)
+        except RuntimeError as exc:
+            # Somebody runs this in the task's own context, which is entered once at a time.
+            if not str(exc).startswith("cannot enter context"):
+                raise
+            loop.call_soon(wakeup, _DONE, context=context)
+        # Not if a read waits again already: it may need more than the limit.
+        if reader._head and reader._waiter is None:
+            reader._maybe_pause_transport()
 
     def eof_received(self) -> bool:
         """Called by the transport: only the other side's half is closed, except over TLS."""
