@@ -204,6 +204,17 @@ def test_cancelled(aio, loop):
     assert run(loop, main()) == -9
 
 
+lossless = pytest.mark.own_module_only("asyncio loses what it has read by then")
+needs_proc = pytest.mark.skipif(not LINUX, reason="looks whether the child has stopped")
+
+
+async def stopped(process):
+    """Wait until the child has stopped itself."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "T":
+        await asyncio.sleep(0.001)
+
+
 async def cancelled_halfway(aio, command, condition):
     """A child that has stopped itself after what communicate() took before it was cancelled."""
     process = await shell(aio, command, **ALL)
@@ -211,17 +222,29 @@ async def cancelled_halfway(aio, command, condition):
     await asyncio.sleep(0)
     while not condition(process._protocol._capture):
         await asyncio.sleep(0.001)
-    stat = Path(f"/proc/{process.pid}/stat")
-    while stat.read_text().rpartition(")")[2].split()[0] != "T":
-        await asyncio.sleep(0.001)
+    await stopped(process)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     return process
 
 
-lossless = pytest.mark.own_module_only("asyncio loses what it has read by then")
-needs_proc = pytest.mark.skipif(not LINUX, reason="looks whether the child has stopped")
+@needs_proc
+def test_cancelled_sends_the_whole_input(aio, loop):
+    async def main():
+        command = "read go; kill -STOP $$; wc -c"
+        process = await shell(aio, command, stdin=PIPE, stdout=PIPE)
+        task = asyncio.ensure_future(process.communicate(b"go\n" + BIG))
+        await stopped(process)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        process.send_signal(signal.SIGCONT)
+        process.stdin.close()
+        return int(await process.stdout.read()), await process.wait()
+
+    # The shell reads the line byte by byte.
+    assert run(loop, main()) == (len(BIG), 0)
 
 
 @needs_proc

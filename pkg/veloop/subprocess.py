@@ -34,6 +34,8 @@ DEVNULL = subprocess.DEVNULL
 
 # Bytes that a stream holds; at twice as many the child's pipe is no longer read.
 _LIMIT = 2**16
+# Bytes of input that communicate() writes at a time.
+_SLICE = 2**18
 
 
 class SubprocessStreamProtocol(asyncio.SubprocessProtocol):
@@ -270,10 +272,13 @@ class Process:
     ) -> None:
         debug = self._loop.get_debug()
         try:
-            if input is not None:
-                stdin.write(input)
+            if input is not None and not stdin.is_closing():  # else some loops raise other errors
                 if debug:
                     logger.debug("%r communicate: feed stdin (%s bytes)", self, len(input))
+                if isinstance(input, bytes) and len(input) > _SLICE:
+                    await _write_slices(stdin, memoryview(input))
+                else:
+                    stdin.write(input)
             await stdin.drain()
         except (BrokenPipeError, ConnectionResetError) as exc:
             if debug:
@@ -334,6 +339,18 @@ async def create_subprocess_exec(
         **kwds,
     )
     return Process(transport, protocol, loop)
+
+
+async def _write_slices(stdin: StreamWriter, rest: memoryview) -> None:
+    """Write what the transport would otherwise have to copy while the child is still reading."""
+    try:
+        while rest:
+            piece, rest = rest[:_SLICE], rest[_SLICE:]
+            stdin.write(piece)
+            await stdin.drain()
+    except asyncio.CancelledError:
+        stdin.write(rest)
+        raise
 
 
 def _end(reader: StreamReader, exc: Exception | None) -> None:
