@@ -83,11 +83,10 @@ class Caller:
             name, *args = self.call
             trace.append(await outcome(getattr(reader, name)(*args)))
 
-    def cancel(self):
-        """A cancellation ends the call, not the task."""
-        # With a read to the end asyncio loses what had come so far; veloop's reader keeps it.
-        if self.call != ("read", -1):
-            self.task.cancel()
+    @property
+    def reads_to_the_end(self):
+        """If that fails asyncio loses what had come so far; veloop's reader keeps it."""
+        return self.call == ("read", -1)
 
 
 async def trace_of(aio, limit, calls, events):
@@ -98,8 +97,10 @@ async def trace_of(aio, limit, calls, events):
     await _settle()
     for name, *args in [*events, ("feed_eof",)]:
         trace.append((name, *args))
+        if name in ("cancel", "set_exception") and caller.reads_to_the_end:
+            continue
         if name == "cancel":
-            caller.cancel()
+            caller.task.cancel()  # ends the call, not the task
         elif name == "read_as_well":
             # Two may not wait at a time: an error at once, or else there is something to read.
             second = asyncio.create_task(outcome(reader.read(1)))
