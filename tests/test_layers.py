@@ -51,7 +51,7 @@ def allowed_imports(module):
         return {"_uv", "_uv.*", *PURE, *(f"loop.{name}" for name in before)}
     if module in ABOVE_THE_LOOP:
         return {*PURE, "loop"}
-    if module == "":
+    if module in ("", "_accelerate"):
         return {"*"}
     # The command line is one more user of the public names.
     if module == "__main__":
@@ -146,6 +146,7 @@ def import_violations(package):
 LIMITS = [
     ("pkg/veloop/_uv/decl/*", 120),
     ("pkg/veloop/_uv/shim/*", 300),
+    ("pkg/veloop/_speedups/*", 300),
     ("pkg/veloop/**/*.py", 600),
     ("pkg/veloop/**/*.pyi", 600),
     ("tests/**/*.py", 800),
@@ -189,6 +190,7 @@ PYTHON_HALF = {
     "error": "_uv.errors",
     "handle": "_uv",
     "listener": "loop.server",
+    "table": "_accelerate",
     "timer": "loop.timers",
     "async": "loop.wakeup",
     "signal": "loop.signals",
@@ -201,6 +203,7 @@ TESTED_AS = {
     "_uv.sockaddr": "dns",
     "events": "loop",
     "loop.transport": "stream",
+    "_accelerate": "speedups",
     "loop.children": "process",
     "loop.datagram": "udp",
     "loop": "loop",

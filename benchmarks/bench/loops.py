@@ -31,6 +31,7 @@ class Loop:
 # Another variant of a loop is one more line, such as the same factory with another environment.
 LOOPS = {
     "veloop": Loop("veloop:new_event_loop", "veloop"),
+    "veloop-pure": Loop("veloop:new_event_loop", "veloop", {"VELOOP_PURE": "1"}),
     "uvloop": Loop("uvloop:new_event_loop", "uvloop"),
     "asyncio": Loop("asyncio:new_event_loop", None),
     "rloop": Loop("rloop:new_event_loop", "rloop"),

@@ -1,0 +1,269 @@
+/* Handles: made, run and cancelled. They are instances of Python's classes, of events.py.
+ *
+ * One that ran and that nobody else holds is kept for the next call_soon(): making and freeing an
+ * instance of a Python class costs more than all the rest of it. It is untracked meanwhile, so that
+ * not even the garbage collector's lists show it. */
+#include "speedups.h"
+
+enum { KEPT = 256 };
+
+typedef struct {
+  PyObject *items[KEPT];
+  int size;
+} kept_t;
+
+static kept_t kept_handles, kept_timers;
+
+/* An instance whose slots are all empty. */
+static PyObject *take(kept_t *kept, PyTypeObject *type) {
+  PyObject *handle;
+
+  if (kept->size == 0)
+    return type->tp_alloc(type, 0);
+  handle = kept->items[--kept->size];
+  PyObject_GC_Track(handle);
+  return handle;
+}
+
+/* Lets go of a handle. */
+static void give_back(PyObject *handle) {
+  PyTypeObject *type = Py_TYPE(handle);
+  kept_t *kept = type == vs.handle_type ? &kept_handles : &kept_timers;
+  PyObject *callback, *args, *loop, *context, *repr, *traceback;
+
+  if (Py_REFCNT(handle) != 1 || kept->size == KEPT ||
+      (type != vs.handle_type && type != vs.timer_type) ||
+      SLOT(handle, type->tp_weaklistoffset) != NULL) {
+    Py_DECREF(handle);
+    return;
+  }
+  PyObject_GC_UnTrack(handle);
+  callback = SLOT(handle, vs.handle.callback);
+  args = SLOT(handle, vs.handle.args);
+  loop = SLOT(handle, vs.handle.loop);
+  context = SLOT(handle, vs.handle.context);
+  repr = SLOT(handle, vs.handle.repr);
+  traceback = SLOT(handle, vs.handle.source_traceback);
+  SLOT(handle, vs.handle.callback) = NULL;
+  SLOT(handle, vs.handle.args) = NULL;
+  SLOT(handle, vs.handle.loop) = NULL;
+  SLOT(handle, vs.handle.context) = NULL;
+  SLOT(handle, vs.handle.repr) = NULL;
+  SLOT(handle, vs.handle.source_traceback) = NULL;
+  Py_CLEAR(SLOT(handle, vs.handle.cancelled)); /* a bool */
+  if (type == vs.timer_type) {
+    Py_CLEAR(SLOT(handle, vs.timer.scheduled));
+    Py_CLEAR(SLOT(handle, vs.timer.when)); /* a number: or else it is still unseen */
+  }
+  kept->items[kept->size++] = handle;
+  /* Only now, for these may run anything. */
+  Py_XDECREF(callback);
+  Py_XDECREF(args);
+  Py_XDECREF(loop);
+  Py_XDECREF(context);
+  Py_XDECREF(repr);
+  Py_XDECREF(traceback);
+}
+
+/* Fills what Handle.__init__ fills. -> 0 or -1. */
+static int fill(PyObject *handle, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *loop, PyObject *context) {
+  PyObject *tuple = PyTuple_New(nargs);
+  Py_ssize_t i;
+
+  if (tuple == NULL)
+    return -1;
+  for (i = 0; i < nargs; i++)
+    PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+  context = context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
+  if (context == NULL) {
+    Py_DECREF(tuple);
+    return -1;
+  }
+  SLOT(handle, vs.handle.context) = context;
+  SLOT(handle, vs.handle.loop) = Py_NewRef(loop);
+  SLOT(handle, vs.handle.callback) = Py_NewRef(callback);
+  SLOT(handle, vs.handle.args) = tuple;
+  SLOT(handle, vs.handle.cancelled) = Py_NewRef(Py_False);
+  SLOT(handle, vs.handle.repr) = Py_NewRef(Py_None);
+  SLOT(handle, vs.handle.source_traceback) = Py_NewRef(Py_None);
+  return 0;
+}
+
+PyObject *vs_handle_new(PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *loop, PyObject *context) {
+  PyObject *handle = take(&kept_handles, vs.handle_type);
+
+  if (handle != NULL && fill(handle, callback, args, nargs, loop, context) < 0)
+    Py_CLEAR(handle);
+  return handle;
+}
+
+PyObject *vs_timer_new(PyObject *when, PyObject *callback, PyObject *const *args,
+                       Py_ssize_t nargs, PyObject *loop, PyObject *context) {
+  PyObject *handle = take(&kept_timers, vs.timer_type);
+
+  if (handle == NULL)
+    return NULL;
+  SLOT(handle, vs.timer.when) = Py_NewRef(when);
+  SLOT(handle, vs.timer.scheduled) = Py_NewRef(Py_False);
+  if (fill(handle, callback, args, nargs, loop, context) < 0)
+    Py_CLEAR(handle);
+  return handle;
+}
+
+/* ------------------------------------------------------------------------------- running it */
+
+int vs_call_handling(PyObject *name, PyObject **args, size_t nargs, size_t at) {
+  PyObject *exc, *handled, *result;
+
+#if PY_VERSION_HEX >= 0x030C0000
+  exc = PyErr_GetRaisedException();
+#else
+  PyObject *type, *traceback;
+
+  PyErr_Fetch(&type, &exc, &traceback);
+  PyErr_NormalizeException(&type, &exc, &traceback);
+  if (traceback != NULL)
+    PyException_SetTraceback(exc, traceback);
+  Py_XDECREF(type);
+  Py_XDECREF(traceback);
+#endif
+  handled = PyErr_GetHandledException();
+  PyErr_SetHandledException(exc);
+  args[at] = exc;
+  result = PyObject_VectorcallMethod(name, args, nargs, NULL);
+  PyErr_SetHandledException(handled);
+  Py_XDECREF(handled);
+  Py_DECREF(exc);
+  if (result == NULL)
+    return -1;
+  Py_DECREF(result);
+  return 0;
+}
+
+/* context.run(callback, *args) */
+static PyObject *run_in(PyObject *context, PyObject *callback, PyObject *args) {
+  PyObject *result;
+
+  if (PyContext_Enter(context) < 0)
+    return NULL;
+  result = PyObject_Vectorcall(callback, ((PyTupleObject *) args)->ob_item,
+                               (size_t) PyTuple_GET_SIZE(args), NULL);
+  if (PyContext_Exit(context) < 0)
+    Py_CLEAR(result);
+  return result;
+}
+
+int vs_handle_run(PyObject *loop, PyObject *handle) {
+  PyObject *context, *callback, *args, *result, *call[3];
+
+  if (Py_TYPE(handle) != vs.handle_type && Py_TYPE(handle) != vs.timer_type)
+    goto other;
+  if (SLOT(handle, vs.handle.cancelled) == Py_True) {
+    give_back(handle);
+    return 0;
+  }
+  context = SLOT(handle, vs.handle.context);
+  callback = SLOT(handle, vs.handle.callback);
+  args = SLOT(handle, vs.handle.args);
+  if (context == NULL || callback == NULL || args == NULL || !PyContext_CheckExact(context) ||
+      !PyTuple_CheckExact(args))
+    goto other;
+  Py_INCREF(context);
+  Py_INCREF(callback);
+  Py_INCREF(args);
+  /* nesting.py asks what is running: there is no frame of ours to find it in. */
+  vs_set(loop, vs.core.current_handle, Py_NewRef(handle));
+  result = run_in(context, callback, args);
+  Py_DECREF(context);
+  Py_DECREF(callback);
+  Py_DECREF(args);
+  if (result == NULL) {
+    vs_set(loop, vs.core.current_handle, Py_NewRef(Py_None));
+    if (vs_leaves()) {
+      Py_DECREF(handle);
+      return -1;
+    }
+    call[1] = handle;
+    if (vs_call_handling(vs.names.callback_failed, (call[0] = loop, call), 3, 2) < 0) {
+      Py_DECREF(handle);
+      return -1;
+    }
+  } else {
+    Py_DECREF(result);
+    vs_set(loop, vs.core.current_handle, Py_NewRef(Py_None));
+  }
+  give_back(handle);
+  return 0;
+
+other: /* something that a program put into the queue itself */
+  result = PyObject_CallMethodOneArg(loop, vs.names.run_handle, handle);
+  Py_DECREF(handle);
+  if (result == NULL)
+    return -1;
+  Py_DECREF(result);
+  return 0;
+}
+
+/* ----------------------------------------------------------------------------- cancelling it */
+
+/* What asyncio.Handle.cancel() does. */
+static PyObject *cancel(PyObject *self, int original) {
+  PyObject *loop = SLOT(self, vs.handle.loop), *debug, *repr;
+  int is_debug;
+
+  if (SLOT(self, vs.handle.cancelled) == Py_True)
+    Py_RETURN_NONE;
+  if (loop == NULL)
+    return vs_original(original, self, NULL, 0, NULL);
+  vs_set(self, vs.handle.cancelled, Py_NewRef(Py_True));
+  Py_INCREF(loop);
+  debug = PyObject_CallMethodNoArgs(loop, vs.names.get_debug);
+  Py_DECREF(loop);
+  if (debug == NULL)
+    return NULL;
+  is_debug = PyObject_IsTrue(debug);
+  Py_DECREF(debug);
+  if (is_debug < 0)
+    return NULL;
+  if (is_debug) { /* while it can still be said what it was */
+    repr = PyObject_Repr(self);
+    if (repr == NULL)
+      return NULL;
+    vs_set(self, vs.handle.repr, repr);
+  }
+  vs_set(self, vs.handle.callback, Py_NewRef(Py_None));
+  vs_set(self, vs.handle.args, Py_NewRef(Py_None));
+  Py_RETURN_NONE;
+}
+
+static PyObject *handle_cancel(PyObject *self, PyObject *unused) {
+  (void) unused;
+  return cancel(self, HANDLE_CANCEL);
+}
+
+static PyObject *timer_cancel(PyObject *self, PyObject *unused) {
+  PyObject *loop = SLOT(self, vs.handle.loop), *result;
+
+  (void) unused;
+  if (loop != NULL && SLOT(self, vs.handle.cancelled) != Py_True) {
+    Py_INCREF(loop);
+    result = PyObject_CallMethodOneArg(loop, vs.names.timer_handle_cancelled, self);
+    Py_DECREF(loop);
+    if (result == NULL)
+      return NULL;
+    Py_DECREF(result);
+  }
+  return cancel(self, TIMER_CANCEL);
+}
+
+PyMethodDef vs_handle_methods[] = {
+    {"cancel", handle_cancel, METH_NOARGS, "cancel($self, /)\n--\n\nDo not call the callback."},
+    {NULL, NULL, 0, NULL},
+};
+
+PyMethodDef vs_timer_methods[] = {
+    {"cancel", timer_cancel, METH_NOARGS, "cancel($self, /)\n--\n\nDo not call the callback."},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,171 @@
+/* What the accelerator's files share.
+ *
+ * The accelerator has no classes of its own beside Python's: its functions take the place of
+ * methods of Core, Handle, TimerHandle and StreamTransport, and read and write the same slots,
+ * whose offsets install() looks up. What is rare they leave to the method they replaced.
+ *
+ * Two rules, for every function here. After whatever may run Python code (a call, a decref of an
+ * object that may be the last one, an allocation that may start the garbage collector) slots are
+ * read anew, and what is used further is owned. And no function leaves an object half changed
+ * while such code runs. */
+#ifndef VL_SPEEDUPS_H
+#define VL_SPEEDUPS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "../_uv/shim/table.h"
+#include "../_uv/decl/event.h"
+
+#ifdef Py_GIL_DISABLED
+#error "the accelerator relies on the GIL"
+#endif
+#if PY_VERSION_HEX < 0x030C0000
+#include <structmember.h>
+#define Py_T_OBJECT_EX T_OBJECT_EX
+#endif
+
+/* -------------------------------------------------------------------------------- the state */
+
+/* The methods that were replaced. */
+enum {
+  CORE_CALL_SOON,
+  CORE_CALL_SOON_THREADSAFE,
+  CORE_CALL_LATER,
+  CORE_CALL_AT,
+  CORE_TIMER_HANDLE_CANCELLED,
+  CORE_TIME,
+  CORE_GET_DEBUG,
+  CORE_CREATE_FUTURE,
+  CORE_RUN_UNTIL_STOPPED,
+  HANDLE_CANCEL,
+  TIMER_CANCEL,
+  STREAM_WRITE,
+  METHODS
+};
+
+/* One for the process, not one for each interpreter: a method of a Python class is not told which
+ * module it came from. install() refuses a second interpreter, which then stays pure. */
+typedef struct {
+  const vl_table_t *table;
+  PyTypeObject *core_type, *handle_type, *timer_type, *driver_type, *stream_type;
+  PyObject *originals[METHODS];
+  PyObject *on_event;  /* StreamTransport._on_event: who has it is served without calling it */
+  PyObject *run_all;   /* debug.run_all */
+  PyObject *drop;      /* _uv.events.drop */
+  PyObject *future;    /* asyncio.Future */
+  PyObject *time_dict; /* of the time module: tests replace its monotonic() */
+  PyObject *monotonic; /* the one from the start */
+  struct {
+    Py_ssize_t closed, stopping, debug, ready, due, timers, driver, current_handle, thread_id;
+  } core;
+  struct {
+    Py_ssize_t callback, args, cancelled, loop, source_traceback, repr, context;
+  } handle;
+  struct {
+    Py_ssize_t when, scheduled;
+  } timer;
+  struct {
+    Py_ssize_t address, records, taken, targets, slab;
+  } driver;
+  struct {
+    Py_ssize_t live, buffered, protocol, context, slab, refuse, address;
+  } stream;
+  struct {
+    PyObject *context, *loop, *monotonic, *time, *take, *get_debug, *timer_handle_cancelled,
+        *callback_failed, *target_failed, *run_handle, *data_received, *protocol_failed,
+        *after_write;
+  } names;
+} vs_state_t;
+
+extern vs_state_t vs;
+
+#define SLOT(object, offset) (*(PyObject **) ((char *) (object) + (offset)))
+
+/* Steals value. The old one goes last: its destructor may look at the object. */
+static inline void vs_set(PyObject *object, Py_ssize_t offset, PyObject *value) {
+  PyObject *old = SLOT(object, offset);
+
+  SLOT(object, offset) = value;
+  Py_XDECREF(old);
+}
+
+/* -------------------------------------------------------------------------------- exceptions */
+
+/* Does the exception that is set leave the loop? */
+static inline int vs_leaves(void) {
+  return PyErr_ExceptionMatches(PyExc_SystemExit) ||
+         PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+}
+
+/* object.name(*args) while the exception that is set is being handled, as in an except clause;
+ * it is the argument `args[at]`. args has room for object in front. -> 0 or -1. */
+int vs_call_handling(PyObject *name, PyObject **args, size_t nargs, size_t at);
+
+/* The method that was replaced, called as if it had not been. */
+PyObject *vs_original(int method, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *names);
+
+/* ----------------------------------------------------------------------- queue.c: ready, due */
+
+typedef struct {
+  PyObject_HEAD
+  PyObject **items;
+  Py_ssize_t capacity, head, size; /* capacity is a power of two */
+} vs_queue_t;
+
+extern PyTypeObject vs_queue_type;
+#define vs_is_queue(object) ((object) != NULL && Py_TYPE(object) == &vs_queue_type)
+
+int vs_queue_append(vs_queue_t *queue, PyObject *item); /* -> 0 or -1 */
+PyObject *vs_queue_pop(vs_queue_t *queue);              /* a new reference; NULL: empty */
+
+/* ------------------------------------------------------------------------ timers.c: the heap */
+
+typedef struct {
+  PyObject_HEAD
+  struct vs_entry *heap;
+  Py_ssize_t size, capacity, cancelled;
+  uint64_t next;
+} vs_timers_t;
+
+extern PyTypeObject vs_timers_type;
+#define vs_is_timers(object) ((object) != NULL && Py_TYPE(object) == &vs_timers_type)
+
+int vs_timers_add(vs_timers_t *timers, PyObject *timer);
+int vs_timers_cancelled(vs_timers_t *timers, PyObject *timer);
+int vs_timers_compact(vs_timers_t *timers, PyObject *timer);
+int vs_timers_next_when(vs_timers_t *timers, double *when); /* -> whether there is one */
+int vs_timers_pop_due(vs_timers_t *timers, PyObject *now, vs_queue_t *due);
+
+/* ------------------------------------------------------------------- records.c, handle.c ... */
+
+/* The iterator in Driver.records: what is left of the ring. It is valid until the next run of
+ * libuv, and there is none while it is there. */
+typedef struct {
+  PyObject_HEAD
+  const int64_t *at;
+  Py_ssize_t left;
+} vs_records_t;
+
+extern PyTypeObject vs_records_type;
+
+PyObject *vs_handle_new(PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *loop, PyObject *context);
+PyObject *vs_timer_new(PyObject *when, PyObject *callback, PyObject *const *args,
+                       Py_ssize_t nargs, PyObject *loop, PyObject *context);
+/* Runs it and lets go of it. -> 0, or -1 with an exception that leaves the loop. */
+int vs_handle_run(PyObject *loop, PyObject *handle);
+
+double vs_clock(void); /* time.monotonic(), but never a replaced one */
+PyObject *vs_time(PyObject *loop); /* loop.time() */
+
+/* Gives the stream data that was read. -> 0, or -1 with an exception. */
+int vs_stream_deliver(PyObject *stream, const char *data, Py_ssize_t size);
+int vs_stream_listens(PyObject *stream, PyObject *slab); /* may it be given? */
+
+extern PyMethodDef vs_core_methods[], vs_handle_methods[], vs_timer_methods[],
+    vs_stream_methods[];
+PyObject *vs_run_until_stopped(PyObject *self, PyObject *unused);
+
+#endif
