@@ -256,15 +256,15 @@ static PyObject *core_create_future(PyObject *self, PyObject *unused) {
 #define VECTOR METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef vs_core_methods[] = {
-    METHOD("call_soon", core_call_soon, VECTOR, "($self, callback, /, *args, context=None)",
+    METHOD("call_soon", core_call_soon, VECTOR, "($self, callback, *args, context=None)",
            "Call callback(*args) in the next turn."),
     METHOD("call_soon_threadsafe", core_call_soon_threadsafe, VECTOR,
-           "($self, callback, /, *args, context=None)",
+           "($self, callback, *args, context=None)",
            "call_soon() from any thread, and from signal handlers: wakes the loop."),
     METHOD("call_later", core_call_later, VECTOR,
-           "($self, delay, callback, /, *args, context=None)",
+           "($self, delay, callback, *args, context=None)",
            "Call callback(*args) after `delay` seconds, never sooner."),
-    METHOD("call_at", core_call_at, VECTOR, "($self, when, callback, /, *args, context=None)",
+    METHOD("call_at", core_call_at, VECTOR, "($self, when, callback, *args, context=None)",
            "Call callback(*args) when time() reaches `when`, never sooner."),
     METHOD("_timer_handle_cancelled", core_timer_handle_cancelled, METH_O, "($self, timer, /)",
            "asyncio.TimerHandle.cancel() calls this."),

@@ -1,11 +1,17 @@
 /* Handles: made, run and cancelled. They are instances of Python's classes, of events.py.
  *
  * One that ran and that nobody else holds is kept for the next call_soon(): making and freeing an
- * instance of a Python class costs more than all the rest of it. It is untracked meanwhile, so that
- * not even the garbage collector's lists show it. */
+ * instance of a Python class costs more than all the rest of it.
+ *
+ * The garbage collector does not know of a handle until it has left the queue or the heap, and
+ * then only if somebody else has it: tens of thousands of them, visited again and again, cost
+ * more than running them. The queue or heap is alive, so what is in it is not garbage. When that
+ * is garbage itself, it answers for those that it alone has (vs_handle_visit). Others are held
+ * from elsewhere, which keeps what they refer to alive; that it does so for ever, if this is
+ * only by a cycle of a loop that was never closed, is the price. */
 #include "speedups.h"
 
-enum { KEPT = 256 };
+enum { KEPT = 1024 };
 
 typedef struct {
   PyObject *items[KEPT];
@@ -18,23 +24,52 @@ static kept_t kept_handles, kept_timers;
 static PyObject *take(kept_t *kept, PyTypeObject *type) {
   PyObject *handle;
 
-  if (kept->size == 0)
-    return type->tp_alloc(type, 0);
-  handle = kept->items[--kept->size];
-  PyObject_GC_Track(handle);
+  if (kept->size > 0)
+    return kept->items[--kept->size];
+  handle = type->tp_alloc(type, 0);
+  if (handle != NULL)
+    PyObject_GC_UnTrack(handle);
   return handle;
 }
 
-/* Lets go of a handle. */
+static inline int is_ours(PyObject *handle) {
+  return Py_TYPE(handle) == vs.handle_type || Py_TYPE(handle) == vs.timer_type;
+}
+
+int vs_handle_visit(PyObject *handle, visitproc visit, void *arg) {
+  if (Py_REFCNT(handle) == 1 && is_ours(handle) && !PyObject_GC_IsTracked(handle)) {
+    Py_VISIT(SLOT(handle, vs.handle.callback));
+    Py_VISIT(SLOT(handle, vs.handle.args));
+    Py_VISIT(SLOT(handle, vs.handle.loop));
+    Py_VISIT(SLOT(handle, vs.handle.context));
+    Py_VISIT(SLOT(handle, vs.handle.repr));
+    Py_VISIT(SLOT(handle, vs.handle.source_traceback));
+  } else {
+    Py_VISIT(handle);
+  }
+  return 0;
+}
+
+void vs_handle_left(PyObject *handle) {
+  if (is_ours(handle) && !PyObject_GC_IsTracked(handle))
+    PyObject_GC_Track(handle);
+}
+
+void vs_handle_drop(PyObject *handle) {
+  if (Py_REFCNT(handle) > 1)
+    vs_handle_left(handle);
+  Py_DECREF(handle);
+}
+
+/* As vs_handle_drop, but keeps it if it can. */
 static void give_back(PyObject *handle) {
   PyTypeObject *type = Py_TYPE(handle);
   kept_t *kept = type == vs.handle_type ? &kept_handles : &kept_timers;
   PyObject *callback, *args, *loop, *context, *repr, *traceback;
 
-  if (Py_REFCNT(handle) != 1 || kept->size == KEPT ||
-      (type != vs.handle_type && type != vs.timer_type) ||
+  if (Py_REFCNT(handle) != 1 || kept->size == KEPT || !is_ours(handle) ||
       SLOT(handle, type->tp_weaklistoffset) != NULL) {
-    Py_DECREF(handle);
+    vs_handle_drop(handle);
     return;
   }
   PyObject_GC_UnTrack(handle);
@@ -158,7 +193,7 @@ static PyObject *run_in(PyObject *context, PyObject *callback, PyObject *args) {
 int vs_handle_run(PyObject *loop, PyObject *handle) {
   PyObject *context, *callback, *args, *result, *call[3];
 
-  if (Py_TYPE(handle) != vs.handle_type && Py_TYPE(handle) != vs.timer_type)
+  if (!is_ours(handle))
     goto other;
   if (SLOT(handle, vs.handle.cancelled) == Py_True) {
     give_back(handle);
@@ -181,13 +216,10 @@ int vs_handle_run(PyObject *loop, PyObject *handle) {
   Py_DECREF(args);
   if (result == NULL) {
     vs_set(loop, vs.core.current_handle, Py_NewRef(Py_None));
-    if (vs_leaves()) {
-      Py_DECREF(handle);
-      return -1;
-    }
+    call[0] = loop;
     call[1] = handle;
-    if (vs_call_handling(vs.names.callback_failed, (call[0] = loop, call), 3, 2) < 0) {
-      Py_DECREF(handle);
+    if (vs_leaves() || vs_call_handling(vs.names.callback_failed, call, 3, 2) < 0) {
+      vs_handle_drop(handle);
       return -1;
     }
   } else {
@@ -198,6 +230,7 @@ int vs_handle_run(PyObject *loop, PyObject *handle) {
   return 0;
 
 other: /* something that a program put into the queue itself */
+  vs_handle_left(handle);
   result = PyObject_CallMethodOneArg(loop, vs.names.run_handle, handle);
   Py_DECREF(handle);
   if (result == NULL)

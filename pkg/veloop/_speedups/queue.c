@@ -49,7 +49,7 @@ static int queue_clear(PyObject *self) {
   PyObject *item;
 
   while ((item = vs_queue_pop((vs_queue_t *) self)) != NULL)
-    Py_DECREF(item);
+    vs_handle_drop(item);
   return 0;
 }
 
@@ -57,8 +57,12 @@ static int queue_traverse(PyObject *self, visitproc visit, void *arg) {
   vs_queue_t *queue = (vs_queue_t *) self;
   Py_ssize_t i;
 
-  for (i = 0; i < queue->size; i++)
-    Py_VISIT(queue->items[(queue->head + i) & (queue->capacity - 1)]);
+  for (i = 0; i < queue->size; i++) {
+    int r = vs_handle_visit(queue->items[(queue->head + i) & (queue->capacity - 1)], visit, arg);
+
+    if (r != 0)
+      return r;
+  }
   return 0;
 }
 
@@ -120,6 +124,8 @@ static PyObject *queue_popleft(PyObject *self, PyObject *unused) {
   (void) unused;
   if (item == NULL)
     PyErr_SetString(PyExc_IndexError, "pop from an empty queue");
+  else
+    vs_handle_left(item);
   return item;
 }
 

@@ -118,7 +118,8 @@ extern PyTypeObject vs_queue_type;
 #define vs_is_queue(object) ((object) != NULL && Py_TYPE(object) == &vs_queue_type)
 
 int vs_queue_append(vs_queue_t *queue, PyObject *item); /* -> 0 or -1 */
-PyObject *vs_queue_pop(vs_queue_t *queue);              /* a new reference; NULL: empty */
+/* A new reference, for vs_handle_run or vs_handle_drop; NULL: empty. */
+PyObject *vs_queue_pop(vs_queue_t *queue);
 
 /* ------------------------------------------------------------------------ timers.c: the heap */
 
@@ -154,6 +155,11 @@ PyObject *vs_handle_new(PyObject *callback, PyObject *const *args, Py_ssize_t na
                         PyObject *loop, PyObject *context);
 PyObject *vs_timer_new(PyObject *when, PyObject *callback, PyObject *const *args,
                        Py_ssize_t nargs, PyObject *loop, PyObject *context);
+/* What a queue or a heap does with a handle that it has: visit it for the garbage collector, give it
+ * to somebody else, and let go of it. */
+int vs_handle_visit(PyObject *handle, visitproc visit, void *arg);
+void vs_handle_left(PyObject *handle);
+void vs_handle_drop(PyObject *handle);
 /* Runs it and lets go of it. -> 0, or -1 with an exception that leaves the loop. */
 int vs_handle_run(PyObject *loop, PyObject *handle);
 

@@ -101,7 +101,7 @@ int vs_timers_cancelled(vs_timers_t *timers, PyObject *timer) {
   if (timers->size > 0 && timers->heap[timers->size - 1].timer == timer) {
     timers->size--;
     set_scheduled(timer, Py_False);
-    Py_DECREF(timer); /* the caller has it as well */
+    vs_handle_drop(timer);
     return 0;
   }
   timers->cancelled++;
@@ -130,7 +130,7 @@ int vs_timers_compact(vs_timers_t *timers, PyObject *timer) {
   timers->size = live;
   timers->cancelled = 0;
   for (i = 0; i < dead; i++)
-    Py_DECREF(gone[i]);
+    vs_handle_drop(gone[i]);
   PyMem_Free(gone);
   return 0;
 }
@@ -141,7 +141,7 @@ int vs_timers_next_when(vs_timers_t *timers, double *when) {
       *when = timers->heap[0].when;
       return 1;
     }
-    Py_DECREF(pop(timers));
+    vs_handle_drop(pop(timers));
   }
   return 0;
 }
@@ -175,10 +175,14 @@ int vs_timers_pop_due(vs_timers_t *timers, PyObject *now, vs_queue_t *due) {
         continue;
     }
     timer = pop(timers);
-    r = is_cancelled(timer) ? 0 : vs_queue_append(due, timer);
-    Py_DECREF(timer);
-    if (r < 0)
-      return -1;
+    if (is_cancelled(timer)) {
+      vs_handle_drop(timer);
+    } else {
+      r = vs_queue_append(due, timer);
+      Py_DECREF(timer); /* the queue has it, or there is no memory */
+      if (r < 0)
+        return -1;
+    }
   }
   return 0;
 }
@@ -189,8 +193,12 @@ static int timers_traverse(PyObject *self, visitproc visit, void *arg) {
   vs_timers_t *timers = (vs_timers_t *) self;
   Py_ssize_t i;
 
-  for (i = 0; i < timers->size; i++)
-    Py_VISIT(timers->heap[i].timer);
+  for (i = 0; i < timers->size; i++) {
+    int r = vs_handle_visit(timers->heap[i].timer, visit, arg);
+
+    if (r != 0)
+      return r;
+  }
   return 0;
 }
 
@@ -201,7 +209,7 @@ static int timers_clear(PyObject *self) {
   while (timers->size > 0) {
     timer = timers->heap[--timers->size].timer;
     set_scheduled(timer, Py_False);
-    Py_DECREF(timer);
+    vs_handle_drop(timer);
   }
   timers->cancelled = 0;
   return 0;
