@@ -37,9 +37,10 @@ def _install() -> bool:
             run_all=debug.run_all,
             drop=drop,
             Future=asyncio.Future,
+            Task=asyncio.Task,
         )
-    except (ImportError, AttributeError):  # not built; the folder of its source has no install()
-        return False
+    except (ImportError, AttributeError, TypeError):
+        return False  # not built (the folder of its source has no install), or of another version
     originals.update(found)
     core.Queue = _speedups.Queue  # type: ignore[misc, assignment]
     core.Timers = _speedups.Timers  # type: ignore[misc, assignment]

@@ -31,4 +31,5 @@ def install(
     run_all: Callable[..., Any],
     drop: Callable[..., Any],
     Future: Callable[..., Any],
+    Task: Callable[..., Any],
 ) -> dict[str, Callable[..., Any]]: ...

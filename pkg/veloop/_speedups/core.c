@@ -1,4 +1,4 @@
-/* The methods of Core that everything goes through: scheduling, the clock, the debug flag. */
+/* Methods of Core that are asked for all the time: the clock, the debug flag, futures and tasks. */
 #include "speedups.h"
 
 #include <time.h>
@@ -67,170 +67,6 @@ static PyObject *core_time(PyObject *self, PyObject *unused) {
 
 PyObject *vs_time(PyObject *loop) { return PyObject_CallMethodNoArgs(loop, vs.names.time); }
 
-/* ------------------------------------------------------------------------------- scheduling */
-
-/* Open, not in debug mode, with our queue: else it is the Python method's business. */
-static inline int is_plain(PyObject *self) {
-  return SLOT(self, vs.core.closed) == Py_False && SLOT(self, vs.core.debug) == Py_False &&
-         vs_is_queue(SLOT(self, vs.core.ready));
-}
-
-/* Is `context` the only keyword, if any? *context stays NULL where it is not given, or None. */
-static int take_context(PyObject *const *args, Py_ssize_t nargs, PyObject *names,
-                        PyObject **context) {
-  PyObject *name;
-
-  *context = NULL;
-  if (names == NULL || PyTuple_GET_SIZE(names) == 0)
-    return 1;
-  name = PyTuple_GET_ITEM(names, 0);
-  if (PyTuple_GET_SIZE(names) != 1 ||
-      (name != vs.names.context && PyUnicode_Compare(name, vs.names.context) != 0))
-    return 0;
-  if (args[nargs] != Py_None)
-    *context = args[nargs];
-  return 1;
-}
-
-static PyObject *schedule(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                          PyObject *context) {
-  PyObject *handle = vs_handle_new(args[0], args + 1, nargs - 1, self, context);
-  PyObject *ready = SLOT(self, vs.core.ready);
-
-  if (handle == NULL)
-    return NULL;
-  if (!vs_is_queue(ready)) {
-    PyErr_SetString(PyExc_TypeError, "the loop's queue was replaced");
-    Py_CLEAR(handle);
-  } else if (vs_queue_append((vs_queue_t *) ready, handle) < 0) {
-    Py_CLEAR(handle);
-  }
-  return handle;
-}
-
-static PyObject *core_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *names) {
-  PyObject *context;
-
-  if (nargs < 1 || !is_plain(self) || !take_context(args, nargs, names, &context))
-    return vs_original(CORE_CALL_SOON, self, args, nargs, names);
-  return schedule(self, args, nargs, context);
-}
-
-static PyObject *core_call_soon_threadsafe(PyObject *self, PyObject *const *args,
-                                           Py_ssize_t nargs, PyObject *names) {
-  PyObject *context, *handle, *driver = SLOT(self, vs.core.driver), *address;
-  vl_loop_t *loop;
-
-  if (nargs < 1 || !is_plain(self) || !take_context(args, nargs, names, &context) ||
-      driver == NULL || Py_TYPE(driver) != vs.driver_type)
-    return vs_original(CORE_CALL_SOON_THREADSAFE, self, args, nargs, names);
-  address = SLOT(driver, vs.driver.address);
-  loop = address == NULL ? NULL : PyLong_AsVoidPtr(address);
-  if (loop == NULL) {
-    if (!PyErr_Occurred())
-      PyErr_SetString(PyExc_RuntimeError, "the loop has no address");
-    return NULL;
-  }
-  /* The driver frees the loop: it must outlive the making of the handle. */
-  Py_INCREF(driver);
-  handle = schedule(self, args, nargs, context);
-  if (handle != NULL)
-    vs.table->wakeup(loop);
-  Py_DECREF(driver);
-  return handle;
-}
-
-static PyObject *schedule_at(PyObject *self, PyObject *when, PyObject *const *args,
-                             Py_ssize_t nargs, PyObject *context) {
-  PyObject *timer = vs_timer_new(when, args[1], args + 2, nargs - 2, self, context);
-  PyObject *timers = SLOT(self, vs.core.timers);
-
-  if (timer == NULL)
-    return NULL;
-  if (!vs_is_timers(timers)) {
-    PyErr_SetString(PyExc_TypeError, "the loop's timers were replaced");
-    Py_CLEAR(timer);
-  } else if (vs_timers_add((vs_timers_t *) timers, timer) < 0) {
-    Py_CLEAR(timer);
-  }
-  return timer;
-}
-
-/* Is this a time that needs no further questions? */
-static inline int is_time(PyObject *when) {
-  return PyFloat_CheckExact(when) && PyFloat_AS_DOUBLE(when) == PyFloat_AS_DOUBLE(when);
-}
-
-static PyObject *core_call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                              PyObject *names) {
-  PyObject *context;
-
-  if (nargs < 2 || !is_plain(self) || !vs_is_timers(SLOT(self, vs.core.timers)) ||
-      !is_time(args[0]) || !take_context(args, nargs, names, &context))
-    return vs_original(CORE_CALL_AT, self, args, nargs, names);
-  return schedule_at(self, args[0], args, nargs, context);
-}
-
-/* call_at() for a time that is no plain number: a clock of a kind of its own, or not a number. */
-static PyObject *call_odd(PyObject *self, PyObject *when, PyObject *const *args, Py_ssize_t nargs,
-                          PyObject *names) {
-  Py_ssize_t all = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
-  PyObject **call = PyMem_New(PyObject *, (size_t) all), *timer;
-
-  if (call == NULL)
-    return PyErr_NoMemory();
-  memcpy(call, args, (size_t) all * sizeof(*call));
-  call[0] = when;
-  timer = vs_original(CORE_CALL_AT, self, call, nargs, names);
-  PyMem_Free(call);
-  return timer;
-}
-
-static PyObject *core_call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                                 PyObject *names) {
-  PyObject *context, *now, *when, *timer;
-
-  if (nargs < 2 || !is_plain(self) || !vs_is_timers(SLOT(self, vs.core.timers)) ||
-      !(PyFloat_CheckExact(args[0]) || PyLong_CheckExact(args[0])) ||
-      !take_context(args, nargs, names, &context))
-    return vs_original(CORE_CALL_LATER, self, args, nargs, names);
-  now = vs_time(self);
-  if (now == NULL)
-    return NULL;
-  when = PyNumber_Add(now, args[0]);
-  Py_DECREF(now);
-  if (when == NULL)
-    return NULL;
-  if (is_time(when) && is_plain(self))
-    timer = schedule_at(self, when, args, nargs, context);
-  else
-    timer = call_odd(self, when, args, nargs, names);
-  Py_DECREF(when);
-  return timer;
-}
-
-/* Any thread may cancel, but only the loop's own may rebuild the heap under the loop. */
-static int may_rebuild(PyObject *self) {
-  PyObject *thread = SLOT(self, vs.core.thread_id);
-
-  if (thread == Py_None)
-    return 1;
-  return thread != NULL && PyLong_Check(thread) &&
-         PyLong_AsUnsignedLongMask(thread) == PyThread_get_thread_ident();
-}
-
-static PyObject *core_timer_handle_cancelled(PyObject *self, PyObject *timer) {
-  PyObject *timers = SLOT(self, vs.core.timers);
-
-  if (!vs_is_timers(timers) || !PyObject_TypeCheck(timer, vs.timer_type))
-    return vs_original(CORE_TIMER_HANDLE_CANCELLED, self, &timer, 1, NULL);
-  if (vs_timers_cancelled((vs_timers_t *) timers, timer) && may_rebuild(self) &&
-      vs_timers_compact((vs_timers_t *) timers, timer) < 0)
-    return NULL;
-  Py_RETURN_NONE;
-}
-
 /* ------------------------------------------------------------------------------- small ones */
 
 static PyObject *core_get_debug(PyObject *self, PyObject *unused) {
@@ -243,30 +79,61 @@ static PyObject *core_get_debug(PyObject *self, PyObject *unused) {
 }
 
 static PyObject *core_create_future(PyObject *self, PyObject *unused) {
-  static PyObject *names; /* ("loop",), made once and kept */
-
   (void) unused;
-  if (names == NULL && (names = PyTuple_Pack(1, vs.names.loop)) == NULL)
+  return PyObject_Vectorcall(vs.future, &self, 0, vs.loop_name);
+}
+
+/* Is this a keyword of Task, and not the one that is ours to give? */
+static int are_for_task(PyObject *names) {
+  Py_ssize_t i;
+
+  for (i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++)
+    if (PyUnicode_Compare(PyTuple_GET_ITEM(names, i), vs.names.loop) == 0)
+      return 0;
+  return 1;
+}
+
+/* In debug mode the Python method cuts itself out of the task's traceback. */
+static PyObject *core_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                  PyObject *names) {
+  Py_ssize_t n = names == NULL ? 0 : PyTuple_GET_SIZE(names), i;
+  PyObject *call[8], *all, *task;
+
+  if (nargs != 1 || n > 6 || !vs_is_plain(self) ||
+      SLOT(self, vs.core.task_factory) != Py_None || !are_for_task(names))
+    return vs_original(CORE_CREATE_TASK, self, args, nargs, names);
+  all = n == 0 ? Py_NewRef(vs.loop_name) : PySequence_Concat(names, vs.loop_name);
+  if (all == NULL)
     return NULL;
-  return PyObject_Vectorcall(vs.future, &self, 0, names);
+  for (i = 0; i <= n; i++)
+    call[i] = args[i];
+  call[n + 1] = self;
+  task = PyObject_Vectorcall(vs.task, call, 1, all);
+  Py_DECREF(all);
+  return task;
 }
 
 #define METHOD(name, function, flags, signature, text) \
   {name, (PyCFunction) (void (*)(void)) function, flags, name signature "\n--\n\n" text}
+#if PY_VERSION_HEX >= 0x030E0000
+#define CREATE_TASK_SIGNATURE "($self, coro, **kwargs)"
+#else
+#define CREATE_TASK_SIGNATURE "($self, coro, *, name=None, context=None, **kwargs)"
+#endif
 #define VECTOR METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef vs_core_methods[] = {
-    METHOD("call_soon", core_call_soon, VECTOR, "($self, callback, *args, context=None)",
+    METHOD("call_soon", vs_call_soon, VECTOR, "($self, callback, *args, context=None)",
            "Call callback(*args) in the next turn."),
-    METHOD("call_soon_threadsafe", core_call_soon_threadsafe, VECTOR,
+    METHOD("call_soon_threadsafe", vs_call_soon_threadsafe, VECTOR,
            "($self, callback, *args, context=None)",
            "call_soon() from any thread, and from signal handlers: wakes the loop."),
-    METHOD("call_later", core_call_later, VECTOR,
+    METHOD("call_later", vs_call_later, VECTOR,
            "($self, delay, callback, *args, context=None)",
            "Call callback(*args) after `delay` seconds, never sooner."),
-    METHOD("call_at", core_call_at, VECTOR, "($self, when, callback, *args, context=None)",
+    METHOD("call_at", vs_call_at, VECTOR, "($self, when, callback, *args, context=None)",
            "Call callback(*args) when time() reaches `when`, never sooner."),
-    METHOD("_timer_handle_cancelled", core_timer_handle_cancelled, METH_O, "($self, timer, /)",
+    METHOD("_timer_handle_cancelled", vs_timer_handle_cancelled, METH_O, "($self, timer, /)",
            "asyncio.TimerHandle.cancel() calls this."),
     METHOD("time", core_time, METH_NOARGS, "($self, /)",
            "The loop's clock: time.monotonic(), in seconds. Tests may replace this method."),
@@ -274,6 +141,8 @@ PyMethodDef vs_core_methods[] = {
            "Return whether the debug mode is on."),
     METHOD("create_future", core_create_future, METH_NOARGS, "($self, /)",
            "A new asyncio.Future of this loop."),
+    METHOD("create_task", core_create_task, VECTOR, CREATE_TASK_SIGNATURE,
+           "Run a coroutine in a new task; keywords go to the Task or the task factory."),
     METHOD("_run_until_stopped", vs_run_until_stopped, METH_NOARGS, "($self, /)",
            "Turn after turn."),
     {NULL, NULL, 0, NULL},

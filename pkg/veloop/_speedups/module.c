@@ -48,6 +48,7 @@ static const slot_t slots[] = {
     {&vs.core_type, "_driver", &vs.core.driver},
     {&vs.core_type, "_current_handle", &vs.core.current_handle},
     {&vs.core_type, "_thread_id", &vs.core.thread_id},
+    {&vs.core_type, "_task_factory", &vs.core.task_factory},
     {&vs.handle_type, "_callback", &vs.handle.callback},
     {&vs.handle_type, "_args", &vs.handle.args},
     {&vs.handle_type, "_cancelled", &vs.handle.cancelled},
@@ -105,6 +106,10 @@ static const name_t names[] = {
     {"data_received", &vs.names.data_received},
     {"_protocol_failed", &vs.names.protocol_failed},
     {"_after_write", &vs.names.after_write},
+    {"get_buffer", &vs.names.get_buffer},
+    {"buffer_updated", &vs.names.buffer_updated},
+    {"_feed", &vs.names.feed},
+    {"_hold", &vs.names.hold},
 };
 
 static int make_names(void) {
@@ -114,7 +119,11 @@ static int make_names(void) {
     if (*names[i].name == NULL &&
         (*names[i].name = PyUnicode_InternFromString(names[i].text)) == NULL)
       return -1;
-  return 0;
+  if (vs.loop_name == NULL)
+    vs.loop_name = PyTuple_Pack(1, vs.names.loop);
+  if (vs.minus_one == NULL)
+    vs.minus_one = PyLong_FromLong(-1);
+  return vs.loop_name == NULL || vs.minus_one == NULL ? -1 : 0;
 }
 
 /* ------------------------------------------------------------------ replacing the methods */
@@ -191,23 +200,23 @@ static PyTypeObject *keep(PyObject *type) { return (PyTypeObject *) Py_NewRef(ty
 
 PyDoc_STRVAR(install_doc,
              "install(table, Core, Handle, TimerHandle, Driver, StreamTransport, run_all, drop,\n"
-             "        Future)\n--\n\n"
+             "        Future, Task)\n--\n\n"
              "Put the functions of this module in the place of the classes' methods.\n\n"
              "Returns what they were before, by \"Class.method\". An ImportError says that this\n"
              "module and the classes do not fit; nothing has changed then. Once in a process.");
 
 static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   static char *known[] = {"table",           "Core",    "Handle", "TimerHandle", "Driver",
-                          "StreamTransport", "run_all", "drop",   "Future",      NULL};
-  PyObject *core, *handle, *timer, *driver, *stream, *run_all, *drop, *future, *found;
+                          "StreamTransport", "run_all", "drop",   "Future",      "Task", NULL};
+  PyObject *core, *handle, *timer, *driver, *stream, *run_all, *drop, *future, *task, *found;
   const vl_table_t *table;
   long long address;
 
   (void) module;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!OOO", known, &address,
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!OOOO", known, &address,
                                    &PyType_Type, &core, &PyType_Type, &handle, &PyType_Type,
                                    &timer, &PyType_Type, &driver, &PyType_Type, &stream, &run_all,
-                                   &drop, &future))
+                                   &drop, &future, &task))
     return NULL;
   table = (const vl_table_t *) (intptr_t) address;
   if (vs.table != NULL) {
@@ -227,6 +236,7 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   vs.run_all = Py_NewRef(run_all);
   vs.drop = Py_NewRef(drop);
   vs.future = Py_NewRef(future);
+  vs.task = Py_NewRef(task);
   vs.on_event = PyObject_GetAttrString(stream, "_on_event");
   if (vs.on_event == NULL || make_names() < 0 || find_clock() < 0 || find_slots() < 0)
     return NULL;

@@ -37,6 +37,7 @@ enum {
   CORE_TIME,
   CORE_GET_DEBUG,
   CORE_CREATE_FUTURE,
+  CORE_CREATE_TASK,
   CORE_RUN_UNTIL_STOPPED,
   HANDLE_CANCEL,
   TIMER_CANCEL,
@@ -53,11 +54,14 @@ typedef struct {
   PyObject *on_event;  /* StreamTransport._on_event: who has it is served without calling it */
   PyObject *run_all;   /* debug.run_all */
   PyObject *drop;      /* _uv.events.drop */
-  PyObject *future;    /* asyncio.Future */
+  PyObject *future, *task; /* asyncio.Future, asyncio.Task */
+  PyObject *minus_one; /* what get_buffer() is asked for: any size */
+  PyObject *loop_name; /* ("loop",), which they are called with */
   PyObject *time_dict; /* of the time module: tests replace its monotonic() */
   PyObject *monotonic; /* the one from the start */
   struct {
-    Py_ssize_t closed, stopping, debug, ready, due, timers, driver, current_handle, thread_id;
+    Py_ssize_t closed, stopping, debug, ready, due, timers, driver, current_handle, thread_id,
+        task_factory;
   } core;
   struct {
     Py_ssize_t callback, args, cancelled, loop, source_traceback, repr, context;
@@ -74,7 +78,7 @@ typedef struct {
   struct {
     PyObject *context, *loop, *monotonic, *time, *take, *get_debug, *timer_handle_cancelled,
         *callback_failed, *target_failed, *run_handle, *data_received, *protocol_failed,
-        *after_write;
+        *after_write, *get_buffer, *buffer_updated, *feed, *hold;
   } names;
 } vs_state_t;
 
@@ -121,11 +125,23 @@ int vs_queue_append(vs_queue_t *queue, PyObject *item); /* -> 0 or -1 */
 /* A new reference, for vs_handle_run or vs_handle_drop; NULL: empty. */
 PyObject *vs_queue_pop(vs_queue_t *queue);
 
-/* ------------------------------------------------------------------------ timers.c: the heap */
+/* Open, not in debug mode, with our queue: else it is the Python method's business. */
+static inline int vs_is_plain(PyObject *loop) {
+  return SLOT(loop, vs.core.closed) == Py_False && SLOT(loop, vs.core.debug) == Py_False &&
+         vs_is_queue(SLOT(loop, vs.core.ready));
+}
+
+/* ----------------------------------------------------------- heap.c, timers.c: the timer heap */
+
+typedef struct {
+  double when;
+  uint64_t order;
+  PyObject *timer;
+} vs_entry_t;
 
 typedef struct {
   PyObject_HEAD
-  struct vs_entry *heap;
+  vs_entry_t *heap;
   Py_ssize_t size, capacity, cancelled;
   uint64_t next;
 } vs_timers_t;
@@ -133,6 +149,7 @@ typedef struct {
 extern PyTypeObject vs_timers_type;
 #define vs_is_timers(object) ((object) != NULL && Py_TYPE(object) == &vs_timers_type)
 
+void vs_timers_set_scheduled(PyObject *timer, PyObject *value);
 int vs_timers_add(vs_timers_t *timers, PyObject *timer);
 int vs_timers_cancelled(vs_timers_t *timers, PyObject *timer);
 int vs_timers_compact(vs_timers_t *timers, PyObject *timer);
@@ -155,8 +172,8 @@ PyObject *vs_handle_new(PyObject *callback, PyObject *const *args, Py_ssize_t na
                         PyObject *loop, PyObject *context);
 PyObject *vs_timer_new(PyObject *when, PyObject *callback, PyObject *const *args,
                        Py_ssize_t nargs, PyObject *loop, PyObject *context);
-/* What a queue or a heap does with a handle that it has: visit it for the garbage collector, give it
- * to somebody else, and let go of it. */
+/* What a queue or a heap does with a handle that it has: visit it for the garbage collector, give
+ * it to somebody else, and let go of it. */
 int vs_handle_visit(PyObject *handle, visitproc visit, void *arg);
 void vs_handle_left(PyObject *handle);
 void vs_handle_drop(PyObject *handle);
@@ -168,7 +185,15 @@ PyObject *vs_time(PyObject *loop); /* loop.time() */
 
 /* Gives the stream data that was read. -> 0, or -1 with an exception. */
 int vs_stream_deliver(PyObject *stream, const char *data, Py_ssize_t size);
+int vs_stream_feed(PyObject *stream, const char *data, Py_ssize_t size); /* a BufferedProtocol's */
 int vs_stream_listens(PyObject *stream, PyObject *slab); /* may it be given? */
+
+PyObject *vs_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *vs_call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                  PyObject *names);
+PyObject *vs_call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *vs_call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *vs_timer_handle_cancelled(PyObject *self, PyObject *timer);
 
 extern PyMethodDef vs_core_methods[], vs_handle_methods[], vs_timer_methods[],
     vs_stream_methods[];
