@@ -7,8 +7,8 @@ The first is made of three parts, compiled separately and linked together:
     our C           pkg/veloop/_uv/shim/*.c
     cffi's module   generated from pkg/veloop/_uv/decl/*.h and constants.cdef
 
-The second, the accelerator, is pkg/veloop/_speedups/*.c. It is optional: for CPython only, and if it
-cannot be compiled veloop works without it.
+The second, the accelerator, is pkg/veloop/_speedups/*.c. It is optional: for CPython only, and if
+it cannot be compiled veloop works without it.
 
 Object files are kept in build/objects under a name that holds the digest of everything they
 depend on, so a second build compiles only what changed. Removing build/ is always safe.

@@ -36,14 +36,13 @@ def _install() -> bool:
             StreamTransport=StreamTransport,
             run_all=debug.run_all,
             drop=drop,
-            Future=asyncio.Future,
-            Task=asyncio.Task,
+            asyncio=asyncio,
         )
     except (ImportError, AttributeError, TypeError):
         return False  # not built (the folder of its source has no install), or of another version
     originals.update(found)
-    core.Queue = _speedups.Queue  # type: ignore[misc, assignment]
-    core.Timers = _speedups.Timers  # type: ignore[misc, assignment]
+    core.Queue = _speedups.Queue  # type: ignore[assignment]
+    core.Timers = _speedups.Timers  # type: ignore[attr-defined, assignment]
     return True
 
 

@@ -1,6 +1,7 @@
 """Types of the accelerator, which is there only where it could be built."""
 
 from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 class Queue:
@@ -30,6 +31,5 @@ def install(
     StreamTransport: type,
     run_all: Callable[..., Any],
     drop: Callable[..., Any],
-    Future: Callable[..., Any],
-    Task: Callable[..., Any],
+    asyncio: ModuleType,
 ) -> dict[str, Callable[..., Any]]: ...

@@ -69,6 +69,22 @@ PyObject *vs_time(PyObject *loop) { return PyObject_CallMethodNoArgs(loop, vs.na
 
 /* ------------------------------------------------------------------------------- small ones */
 
+/* asyncio.name(*args, **keywords) */
+static PyObject *call_asyncio(PyObject *name, PyObject *const *args, size_t nargs,
+                              PyObject *names) {
+  PyObject *callable = PyDict_GetItemWithError(vs.asyncio_dict, name), *result;
+
+  if (callable == NULL) {
+    if (!PyErr_Occurred())
+      PyErr_SetObject(PyExc_AttributeError, name);
+    return NULL;
+  }
+  Py_INCREF(callable);
+  result = PyObject_Vectorcall(callable, args, nargs, names);
+  Py_DECREF(callable);
+  return result;
+}
+
 static PyObject *core_get_debug(PyObject *self, PyObject *unused) {
   PyObject *debug = SLOT(self, vs.core.debug);
 
@@ -80,7 +96,7 @@ static PyObject *core_get_debug(PyObject *self, PyObject *unused) {
 
 static PyObject *core_create_future(PyObject *self, PyObject *unused) {
   (void) unused;
-  return PyObject_Vectorcall(vs.future, &self, 0, vs.loop_name);
+  return call_asyncio(vs.names.future, &self, 0, vs.loop_name);
 }
 
 /* Is this a keyword of Task, and not the one that is ours to give? */
@@ -108,7 +124,7 @@ static PyObject *core_create_task(PyObject *self, PyObject *const *args, Py_ssiz
   for (i = 0; i <= n; i++)
     call[i] = args[i];
   call[n + 1] = self;
-  task = PyObject_Vectorcall(vs.task, call, 1, all);
+  task = call_asyncio(vs.names.task, call, 1, all);
   Py_DECREF(all);
   return task;
 }

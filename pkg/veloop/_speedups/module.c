@@ -95,6 +95,8 @@ typedef struct {
 static const name_t names[] = {
     {"context", &vs.names.context},
     {"loop", &vs.names.loop},
+    {"Future", &vs.names.future},
+    {"Task", &vs.names.task},
     {"monotonic", &vs.names.monotonic},
     {"time", &vs.names.time},
     {"take", &vs.names.take},
@@ -200,23 +202,23 @@ static PyTypeObject *keep(PyObject *type) { return (PyTypeObject *) Py_NewRef(ty
 
 PyDoc_STRVAR(install_doc,
              "install(table, Core, Handle, TimerHandle, Driver, StreamTransport, run_all, drop,\n"
-             "        Future, Task)\n--\n\n"
+             "        asyncio)\n--\n\n"
              "Put the functions of this module in the place of the classes' methods.\n\n"
              "Returns what they were before, by \"Class.method\". An ImportError says that this\n"
              "module and the classes do not fit; nothing has changed then. Once in a process.");
 
 static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   static char *known[] = {"table",           "Core",    "Handle", "TimerHandle", "Driver",
-                          "StreamTransport", "run_all", "drop",   "Future",      "Task", NULL};
-  PyObject *core, *handle, *timer, *driver, *stream, *run_all, *drop, *future, *task, *found;
+                          "StreamTransport", "run_all", "drop",   "asyncio",     NULL};
+  PyObject *core, *handle, *timer, *driver, *stream, *run_all, *drop, *asyncio, *found;
   const vl_table_t *table;
   long long address;
 
   (void) module;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!OOOO", known, &address,
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!OOO!", known, &address,
                                    &PyType_Type, &core, &PyType_Type, &handle, &PyType_Type,
                                    &timer, &PyType_Type, &driver, &PyType_Type, &stream, &run_all,
-                                   &drop, &future, &task))
+                                   &drop, &PyModule_Type, &asyncio))
     return NULL;
   table = (const vl_table_t *) (intptr_t) address;
   if (vs.table != NULL) {
@@ -235,8 +237,7 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   vs.stream_type = keep(stream);
   vs.run_all = Py_NewRef(run_all);
   vs.drop = Py_NewRef(drop);
-  vs.future = Py_NewRef(future);
-  vs.task = Py_NewRef(task);
+  vs.asyncio_dict = Py_NewRef(PyModule_GetDict(asyncio));
   vs.on_event = PyObject_GetAttrString(stream, "_on_event");
   if (vs.on_event == NULL || make_names() < 0 || find_clock() < 0 || find_slots() < 0)
     return NULL;

@@ -54,7 +54,7 @@ typedef struct {
   PyObject *on_event;  /* StreamTransport._on_event: who has it is served without calling it */
   PyObject *run_all;   /* debug.run_all */
   PyObject *drop;      /* _uv.events.drop */
-  PyObject *future, *task; /* asyncio.Future, asyncio.Task */
+  PyObject *asyncio_dict; /* Future and Task may be replaced, too */
   PyObject *minus_one; /* what get_buffer() is asked for: any size */
   PyObject *loop_name; /* ("loop",), which they are called with */
   PyObject *time_dict; /* of the time module: tests replace its monotonic() */
@@ -76,7 +76,7 @@ typedef struct {
     Py_ssize_t live, buffered, protocol, context, slab, refuse, address;
   } stream;
   struct {
-    PyObject *context, *loop, *monotonic, *time, *take, *get_debug, *timer_handle_cancelled,
+    PyObject *context, *loop, *future, *task, *monotonic, *time, *take, *get_debug, *timer_handle_cancelled,
         *callback_failed, *target_failed, *run_handle, *data_received, *protocol_failed,
         *after_write, *get_buffer, *buffer_updated, *feed, *hold;
   } names;
@@ -158,15 +158,16 @@ int vs_timers_pop_due(vs_timers_t *timers, PyObject *now, vs_queue_t *due);
 
 /* ------------------------------------------------------------------- records.c, handle.c ... */
 
-/* The iterator in Driver.records: what is left of the ring. It is valid until the next run of
- * libuv, and there is none while it is there. */
+/* The iterator in Driver.records. It has a copy of them: the ring is C's, and may move. */
 typedef struct {
-  PyObject_HEAD
-  const int64_t *at;
-  Py_ssize_t left;
+  PyObject_VAR_HEAD
+  Py_ssize_t next;
+  int64_t records[][4];
 } vs_records_t;
 
 extern PyTypeObject vs_records_type;
+
+PyObject *vs_records_new(const int64_t *ring, Py_ssize_t n);
 
 PyObject *vs_handle_new(PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                         PyObject *loop, PyObject *context);

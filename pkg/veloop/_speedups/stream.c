@@ -91,38 +91,46 @@ static int interrupted(PyObject *stream, const char *data, Py_ssize_t size) {
   return -1;
 }
 
-/* Copies the beginning of data into the protocol's next buffer. -> how much, or -1. */
-static Py_ssize_t fill(PyObject *stream, const char *data, Py_ssize_t size) {
-  PyObject *buffer = call_protocol(stream, vs.names.get_buffer, vs.minus_one), *exact;
-  Py_buffer view;
+/* Copies the beginning of data into a memoryview, where it is bytes, or can be seen as bytes. */
+static Py_ssize_t copy_into(PyObject *memory, const char *data, Py_ssize_t size) {
+  Py_buffer *wanted = PyMemoryView_GET_BUFFER(memory), view;
+  int strided = wanted->ndim == 1 && strcmp(wanted->format, "B") == 0;
 
-  if (buffer == NULL)
-    return -1;
-  /* As Python does it, for the same errors: a memoryview of the object, of bytes, and writable. */
-  exact = PyMemoryView_Check(buffer) ? Py_NewRef(buffer) : PyMemoryView_FromObject(buffer);
-  Py_DECREF(buffer);
-  if (exact == NULL)
-    return -1;
-  if (PyMemoryView_GET_BUFFER(exact)->readonly) {
+  if (wanted->readonly) {
     PyErr_SetString(PyExc_TypeError, "cannot modify read-only memory");
-    Py_DECREF(exact);
     return -1;
   }
-  if (PyObject_GetBuffer(exact, &view, PyBUF_WRITABLE) < 0) {
-    PyErr_Clear();
-    PyErr_SetString(PyExc_TypeError, "memoryview: casts are restricted to C-contiguous views");
-    Py_DECREF(exact);
+  if (PyObject_GetBuffer(memory, &view, strided ? PyBUF_FULL : PyBUF_WRITABLE) < 0) {
+    if (PyErr_ExceptionMatches(PyExc_BufferError)) {
+      PyErr_Clear();
+      PyErr_SetString(PyExc_TypeError, "memoryview: casts are restricted to C-contiguous views");
+    }
     return -1;
   }
   if (size > view.len)
     size = view.len;
-  memcpy(view.buf, data, (size_t) size);
+  if (!strided)
+    memcpy(view.buf, data, (size_t) size);
+  else if (PyBuffer_FromContiguous(&view, data, size, 'C') < 0)
+    size = -1;
   PyBuffer_Release(&view);
-  Py_DECREF(exact);
-  if (size == 0) {
+  if (size == 0)
     PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+  return size == 0 ? -1 : size;
+}
+
+/* Copies the beginning of data into the protocol's next buffer. -> how much, or -1. */
+static Py_ssize_t fill(PyObject *stream, const char *data, Py_ssize_t size) {
+  PyObject *buffer = call_protocol(stream, vs.names.get_buffer, vs.minus_one), *memory;
+
+  if (buffer == NULL)
     return -1;
-  }
+  memory = PyMemoryView_Check(buffer) ? Py_NewRef(buffer) : PyMemoryView_FromObject(buffer);
+  Py_DECREF(buffer);
+  if (memory == NULL)
+    return -1;
+  size = copy_into(memory, data, size);
+  Py_DECREF(memory);
   return size;
 }
 

@@ -81,15 +81,10 @@ static int dispatch(run_t *run, const int64_t *record) {
 
 static int dispatch_all(run_t *run, PyObject *object) {
   vs_records_t *records = (vs_records_t *) object;
-  int64_t record[4];
 
-  while (records->left > 0) {
-    memcpy(record, records->at, sizeof(record));
-    records->at += 4;
-    records->left--;
-    if (dispatch(run, record) < 0)
+  while (records->next < Py_SIZE(object))
+    if (dispatch(run, records->records[records->next++]) < 0)
       return -1;
-  }
   /* A nested run may have gone on with these, and have got others. */
   if (SLOT(run->driver, vs.driver.records) == object)
     vs_set(run->driver, vs.driver.records, Py_NewRef(Py_None));
@@ -100,8 +95,7 @@ static int dispatch_all(run_t *run, PyObject *object) {
 
 /* What Driver.take does. */
 static int take(run_t *run, int n, int64_t taken) {
-  PyObject *count, *result;
-  vs_records_t *records;
+  PyObject *count, *result, *records;
 
   if (n < 0) { /* raises */
     count = PyLong_FromLong(n);
@@ -115,15 +109,13 @@ static int take(run_t *run, int n, int64_t taken) {
     return 0;
   }
   count = PyLong_FromLongLong(taken + 1);
-  records = PyObject_New(vs_records_t, &vs_records_type);
+  records = vs_records_new(vs.table->ring(run->uv), n);
   if (count == NULL || records == NULL) {
     Py_XDECREF(count);
     Py_XDECREF(records);
     return -1;
   }
-  records->at = vs.table->ring(run->uv);
-  records->left = n;
-  vs_set(run->driver, vs.driver.records, (PyObject *) records);
+  vs_set(run->driver, vs.driver.records, records);
   vs_set(run->driver, vs.driver.taken, count);
   return 0;
 }
