@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Build backend: setuptools', plus the extension module veloop._uv._cffi.
+"""Build backend: setuptools', plus the extension modules veloop._uv._cffi and veloop._speedups.
 
-The module is made of three parts, compiled separately and linked together:
+The first is made of three parts, compiled separately and linked together:
 
     libuv           vendor/libuv, put there by vendor/libuv/fetch.py; a static library
     our C           pkg/veloop/_uv/shim/*.c
     cffi's module   generated from pkg/veloop/_uv/decl/*.h and constants.cdef
+
+The second, the accelerator, is pkg/veloop/_speedups/*.c. It is optional: for CPython only, and if
+it cannot be compiled veloop works without it.
 
 Object files are kept in build/objects under a name that holds the digest of everything they
 depend on, so a second build compiles only what changed. Removing build/ is always safe.
@@ -46,6 +49,7 @@ ROOT = Path(__file__).resolve().parent
 # information and messages. PEP 517 calls every hook in the project's folder.
 LIBUV = Path("vendor/libuv")
 UV = Path("pkg/veloop/_uv")
+SPEEDUPS = Path("pkg/veloop/_speedups")
 OBJECTS = Path("build/objects")
 
 # The first that has the fix for CVE-2024-24806, host names cut short by getaddrinfo.
@@ -63,6 +67,9 @@ SDIST_FILES = ("build_ffi.py", "CHANGELOG.md")
 SDIST_FOLDERS = ("pkg", "vendor", "tests", "ci", "docs", "benchmarks", "examples")
 SDIST_SKIP_FOLDERS = {"__pycache__", "build"}
 SDIST_SKIP_SUFFIXES = {".egg-info", ".o", ".pyc", ".pyd", ".so"}
+
+# Python.h is of one version and one ABI of Python.
+PYTHON_ABI = f"{sys.hexversion:x} {sysconfig.get_config_var('EXT_SUFFIX')}"
 
 SANITIZE = os.environ.get("VELOOP_SANITIZE", "")
 FAULTS_HEADER = UV / "shim/faults.h"
@@ -144,8 +151,16 @@ def make_ffi() -> cffi.FFI:
     return ffi
 
 
+def extensions() -> list[setuptools.Extension]:
+    found = [setuptools.Extension("veloop._uv._cffi", sources=[])]
+    # It relies on the GIL, and on how CPython lays out objects with slots.
+    if sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        found.append(setuptools.Extension("veloop._speedups", sources=[], optional=True))
+    return found
+
+
 class BuildExt(build_ext):
-    """Compiles the three parts; linking is left to setuptools."""
+    """Compiles the parts; linking is left to setuptools."""
 
     def run(self) -> None:
         # What to link may have changed although no file did, for instance VELOOP_SANITIZE.
@@ -153,7 +168,6 @@ class BuildExt(build_ext):
         super().run()
 
     def build_extension(self, ext: setuptools.Extension) -> None:
-        table = platform_table()
         unix = self.compiler.compiler_type != "msvc"
         sanitize = sanitizer_flags()
         # Last on the command line, so they win over what Python itself was built with; and the
@@ -163,6 +177,32 @@ class BuildExt(build_ext):
             common = ["-g", "-O1"] if sanitize else ["-O2"]
             # Python's own flags have NDEBUG; libuv is built with its assertions everywhere else.
             common += ["-UNDEBUG", "-fvisibility=hidden", *sanitize]
+        if ext.name == "veloop._speedups":
+            self.build_speedups(ext, common, sanitize, unix)
+        else:
+            self.build_cffi(ext, common, sanitize, unix)
+
+    def build_speedups(
+        self, ext: setuptools.Extension, common: list[str], sanitize: list[str], unix: bool
+    ) -> None:
+        headers = [*SPEEDUPS.glob("*.h"), UV / "shim/table.h", *(UV / "decl").glob("*.h")]
+        objects = self.compile(
+            sorted(SPEEDUPS.glob("*.c")),
+            macros=[],
+            include=[],
+            flags=[
+                *common,
+                *(["-Wall", "-Wextra", *STRICT] if unix else []),
+                *shlex.split(os.environ.get("CFLAGS", "")),
+            ],
+            depends=f"{digest_files(headers)} {PYTHON_ABI}",
+        )
+        self.link(ext, objects, sanitize)
+
+    def build_cffi(
+        self, ext: setuptools.Extension, common: list[str], sanitize: list[str], unix: bool
+    ) -> None:
+        table = platform_table()
         if FAULTS:
             # The state of the header, so that a change of it compiles everything anew.
             common += ["-D_GNU_SOURCE", f"-DVL_FAULTS=0x{digest_files([FAULTS_HEADER])[:8]}"]
@@ -203,11 +243,12 @@ class BuildExt(build_ext):
             macros=public,
             include=include,
             flags=[*common, *(STRICT if unix else []), *user],
-            # Python.h is of one version and one ABI of Python
-            depends=f"{state} {sys.hexversion:x} {sysconfig.get_config_var('EXT_SUFFIX')}",
+            depends=f"{state} {PYTHON_ABI}",
         )
+        self.link(ext, [*module, *shim, *libuv], sanitize)
 
-        ext.extra_objects = [str(path) for path in [*module, *shim, *libuv]]
+    def link(self, ext: setuptools.Extension, objects: list[Path], sanitize: list[str]) -> None:
+        ext.extra_objects = [str(path) for path in objects]
         ext.extra_link_args += sanitize
         if sys.platform.startswith(("linux", "freebsd")):
             ext.extra_link_args.append(f"-Wl,--version-script={UV / 'shim/exports.map'}")
@@ -338,7 +379,7 @@ class Backend(_BuildMetaBackend):
         else:
             ensure_libuv()
         setuptools.setup(
-            ext_modules=[setuptools.Extension("veloop._uv._cffi", sources=[])],
+            ext_modules=extensions(),
             cmdclass={"build_ext": BuildExt, "build_py": BuildPy, "sdist": Sdist},
         )
 

@@ -45,6 +45,8 @@ def test_signature_is_asyncios(name):
     newer = NEWER.get(name, set())
     assert [p for p in ours if p not in newer] == [p for p in theirs if p not in newer]
     for key, parameter in theirs.items():
+        if key == "self":
+            continue  # of a method in C it can never be given by name
         assert ours[key].kind == parameter.kind, key
         assert ours[key].default == parameter.default, key
 

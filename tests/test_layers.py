@@ -23,7 +23,7 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups", "threads"]
 STREAMS = ["stream_reader", "streams", "subprocess"]
 # debug is first because everybody logs through it.
 LOOP = """
-    arguments nesting debug timers wakeup poll signals dns sockets executor asyncgens core
+    arguments nesting debug fork timers wakeup poll signals dns sockets executor asyncgens core
     transport stream datagram tls_state tls_flow tls_transport tls server
     tcp unix pipe udp sendfile
     children process
@@ -51,7 +51,7 @@ def allowed_imports(module):
         return {"_uv", "_uv.*", *PURE, *(f"loop.{name}" for name in before)}
     if module in ABOVE_THE_LOOP:
         return {*PURE, "loop"}
-    if module == "":
+    if module in ("", "_accelerate"):
         return {"*"}
     # The command line is one more user of the public names.
     if module == "__main__":
@@ -146,6 +146,7 @@ def import_violations(package):
 LIMITS = [
     ("pkg/veloop/_uv/decl/*", 120),
     ("pkg/veloop/_uv/shim/*", 300),
+    ("pkg/veloop/_speedups/*", 300),
     ("pkg/veloop/**/*.py", 600),
     ("pkg/veloop/**/*.pyi", 600),
     ("tests/**/*.py", 800),
@@ -189,6 +190,7 @@ PYTHON_HALF = {
     "error": "_uv.errors",
     "handle": "_uv",
     "listener": "loop.server",
+    "table": "_accelerate",
     "timer": "loop.timers",
     "async": "loop.wakeup",
     "signal": "loop.signals",
@@ -202,6 +204,7 @@ TESTED_AS = {
     "spawning": "tasks",
     "stream_reader": "streams",
     "loop.transport": "stream",
+    "_accelerate": "speedups",
     "loop.children": "process",
     "loop.datagram": "udp",
     "loop": "loop",
@@ -219,7 +222,6 @@ TESTED_AS = {
 TEST_AREAS_ALONE = {
     "layers",
     "conftest",
-    "fork",
     "threads",
     "docs",
     "examples",

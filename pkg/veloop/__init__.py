@@ -35,6 +35,7 @@ from asyncio import (
 from typing import TYPE_CHECKING, Any
 
 from . import subprocess
+from ._accelerate import accelerated
 from ._uv import ffi, lib
 from .events import get_event_loop, get_running_loop, set_event_loop
 from .exceptions import (
@@ -157,6 +158,7 @@ __all__ = [
     "Transport",
     "WriteTransport",
     "__version__",
+    "accelerated",
     "all_tasks",
     "as_completed",
     "capture_call_graph",

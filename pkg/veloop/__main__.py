@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import platform
 import sys
 
-from . import __version__, libuv_version
+from . import __version__, accelerated, libuv_version
 
 USAGE = """\
 usage: python -m veloop SCRIPT [ARGUMENT ...]
@@ -99,20 +97,9 @@ def version() -> str:
         "veloop": __version__,
         "libuv": libuv_version,
         "Python": python,
-        "accelerator": "yes" if accelerated() else "no",
+        "accelerator": "yes" if accelerated else "no",
     }
     return "".join(f"{name:12} {value}\n" for name, value in rows.items())
-
-
-def accelerated() -> bool:
-    """Whether the accelerator, an optional extension module, is in use."""
-    if os.environ.get("VELOOP_PURE", "0") not in ("", "0"):
-        return False
-    try:
-        importlib.import_module("._speedups", __package__)
-    except ImportError:
-        return False
-    return True
 
 
 def bad_usage(message: str) -> int:

@@ -34,6 +34,7 @@ class Driver:
         "_capacity",
         "_owners",
         "_ring",
+        "address",
         "closed",
         "out",
         "pointer",
@@ -50,6 +51,7 @@ class Driver:
         if pointer == ffi.NULL:
             raise error(status[0])
         self.pointer = ffi.gc(pointer, lib.vl_loop_free)
+        self.address = int(ffi.cast("intptr_t", pointer))  # the same, for the accelerator
         self.targets: dict[int, Target] = {}
         self._owners: list[Target] = []  # in a forked child: what targets were
         self.records: Iterator[Record] | None = None

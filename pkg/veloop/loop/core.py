@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import sys
 import threading
 import time
 import warnings
-import weakref
 from asyncio import base_events
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
@@ -23,10 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from .._uv import lib
 from .._uv.errors import forked
-from .._uv.events import Driver, Target, drop, process_forked
+from .._uv.events import Driver, Target, drop
 from ..events import Handle, TimerHandle, trace
 from ..spawning import is_eager, new_task, start_eagerly
-from . import debug, nesting
+from . import debug, fork, nesting
 from . import executor as executors
 from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
@@ -55,25 +53,20 @@ _POLL_EVERY = 100e-6
 # arithmetic would overflow.
 _LONGEST_SLEEP = 24 * 3600.0
 
-# For the child after a fork: those that exist then.
-_loops: weakref.WeakSet[Core] = weakref.WeakSet()
-
-
-def _in_forked_child() -> None:
-    process_forked()
-    for loop in list(_loops):
-        if not loop._closed:
-            loop._forked()
-        elif not loop._driver.closed:
-            loop._driver.forked(closing=True)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_forked_child)
+Queue = deque  # the accelerator has one of its own, and Timers
 
 
 class Core(asyncio.AbstractEventLoop):
     """What EventLoop is built on; `loop.py` adds the areas of I/O."""
+
+    # All there are: as long as an instance has no dict, CPython finds its methods sooner. The
+    # accelerator finds some of these by their offsets.
+    __slots__ = (
+        *("_closed", "_inherited", "_stopping", "_nesting", "_nested", "_put_off", "_thread_id"),
+        *("_ready", "_due", "_timers", "_driver", "_given", "_signals", "_executor"),
+        *("_task_factory", "_exception_handler", "_current_handle", "_origin_tracking"),
+        *("_asyncgens", "slow_callback_duration", "_debug"),
+    )
 
     def __init__(self) -> None:
         self._closed = False
@@ -83,8 +76,8 @@ class Core(asyncio.AbstractEventLoop):
         self._nested = 0  # nested runs under way
         self._put_off: list[Handle | TimerHandle] = []  # until one of them is done
         self._thread_id: int | None = None
-        self._ready: deque[Handle | TimerHandle] = deque()
-        self._due: deque[TimerHandle] = deque()
+        self._ready: deque[Handle | TimerHandle] = Queue()
+        self._due: deque[TimerHandle] = Queue()
         self._timers = Timers()
         self._driver = Driver()
         # By their descriptors: who has a socket that applications can get at too.
@@ -98,7 +91,7 @@ class Core(asyncio.AbstractEventLoop):
         self._asyncgens = AsyncGenerators(self)
         self.slow_callback_duration = 0.1
         self._debug = debug.wanted()
-        _loops.add(self)
+        fork.loops.add(self)
 
     def __repr__(self) -> str:
         return (

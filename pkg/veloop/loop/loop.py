@@ -24,6 +24,8 @@ Ts = TypeVarTuple("Ts")
 class EventLoop(Core):
     """asyncio's event loop on libuv. Make one with `veloop.new_event_loop()`."""
 
+    __slots__ = ("_poller",)
+
     def __init__(self) -> None:
         super().__init__()
         self._poller = Poller(self)

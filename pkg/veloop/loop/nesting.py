@@ -26,7 +26,7 @@ def run_until_complete(loop: Core, future: Any) -> Any:
         raise RuntimeError(
             "This event loop is already running, and runs can be nested only inside of a task"
         )
-    if not _runs_by_itself():
+    if not _runs_by_itself(loop):
         raise RuntimeError(
             "This event loop is already running, and runs cannot be nested inside of a task that a "
             f"callback has started eagerly: {task!r}"
@@ -43,7 +43,7 @@ def run_until_complete(loop: Core, future: Any) -> Any:
 
     future.add_done_callback(done)
     stopped = loop._stopping
-    current_handle = loop._current_handle
+    current_handle, loop._current_handle = loop._current_handle, None
     tasks._leave_task(loop, task)
     loop._nested += 1
     try:
@@ -74,21 +74,26 @@ def put_off(loop: Core, handle: Handle | TimerHandle) -> bool:
     return False
 
 
-def _runs_by_itself() -> bool:
+def _runs_by_itself(loop: Core) -> bool:
     """Has the loop called a task, and nothing else? Looked up in the frames: no turn pays for it.
 
     Below a callback of a transport nothing may be nested: the callback's context is entered, and
     the same transport's next callback could not be run in it.
     """
-    frame = sys._getframe(2)
-    while (name := frame.f_code.co_name) not in _CALLERS:
-        assert frame.f_back is not None
-        frame = frame.f_back
-    if name == "_call_target" or frame.f_locals.get("target") is not None:
-        return False
-    callback = frame.f_locals["handle"]._callback
-    return isinstance(getattr(callback, "__self__", None), asyncio.Task)
+    handle = loop._current_handle  # the debug mode and the accelerator say so
+    if handle is None:
+        frame = sys._getframe(2)
+        while (name := frame.f_code.co_name) not in _CALLERS:
+            assert frame.f_back is not None
+            frame = frame.f_back
+            if frame.f_code.co_qualname == "Core.run_forever" or frame.f_code is _NESTED:
+                return False  # the accelerator has no frame, and runs no handle: so a target
+        if name == "_call_target" or frame.f_locals.get("target") is not None:
+            return False
+        handle = frame.f_locals["handle"]
+    return isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)
 
 
 # The functions of core.py and debug.py that call what is ready, and the targets of records.
 _CALLERS = {"_run_until_stopped", "_run_handle", "_call_target"}
+_NESTED = run_until_complete.__code__

@@ -51,6 +51,7 @@ class StreamTransport(Transport):
     _start_tls_compatible = True
 
     __slots__ = (
+        "_address",
         "_addresses",
         "_has_socket",
         "_buffered",
@@ -85,6 +86,8 @@ class StreamTransport(Transport):
         addresses: bytes = b"",
     ) -> None:
         self._handle = handle
+        # The same, for the accelerator: None as soon as _handle is.
+        self._address: int | None = int(ffi.cast("intptr_t", handle))
         self._orphaned = False  # the loop was closed while this was open
         self._live = False
         self._paused = False
@@ -478,7 +481,7 @@ class StreamTransport(Transport):
         self._sendfile_lost(exc)
 
     def _release(self) -> None:
-        handle, self._handle = self._handle, None
+        handle, self._handle, self._address = self._handle, None, None
         if handle is None:
             return
         del self._loop._driver.targets[self._ident]
@@ -493,7 +496,7 @@ class StreamTransport(Transport):
 
     def _on_loop_close(self) -> None:
         """The loop is being closed under us; the driver closes the handle in a moment."""
-        self._handle = None
+        self._handle = self._address = None
         self._refuse = self._closing = True
         self._live = False
         self._conn_lost += 1

@@ -1,0 +1,49 @@
+"""Puts the accelerator in place, where there is one; VELOOP_PURE=1 leaves it out.
+
+`_speedups` is C: it replaces methods of the classes named here by functions that do the same, and
+needs the slots that they have. `originals` are those methods, as they are without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ._uv import lib
+from ._uv.events import Driver, drop
+from .events import Handle, TimerHandle
+from .loop import core, debug
+from .loop.stream import StreamTransport
+
+# By "Class.method"; empty without the accelerator.
+originals: dict[str, Callable[..., Any]] = {}
+
+
+def _install() -> bool:
+    if os.environ.get("VELOOP_PURE", "0") not in ("", "0"):
+        return False
+    try:
+        from . import _speedups
+
+        found = _speedups.install(
+            table=lib.vl_table(),
+            Core=core.Core,
+            Handle=Handle,
+            TimerHandle=TimerHandle,
+            Driver=Driver,
+            StreamTransport=StreamTransport,
+            run_all=debug.run_all,
+            drop=drop,
+            asyncio=asyncio,
+        )
+    except (ImportError, AttributeError, TypeError):
+        return False  # not built (the folder of its source has no install), or of another version
+    originals.update(found)
+    core.Queue = _speedups.Queue  # type: ignore[assignment]
+    core.Timers = _speedups.Timers  # type: ignore[attr-defined, assignment]
+    return True
+
+
+accelerated = _install()

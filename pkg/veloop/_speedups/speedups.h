@@ -1,0 +1,203 @@
+/* What the accelerator's files share.
+ *
+ * The accelerator has no classes of its own beside Python's: its functions take the place of
+ * methods of Core, Handle, TimerHandle and StreamTransport, and read and write the same slots,
+ * whose offsets install() looks up. What is rare they leave to the method they replaced.
+ *
+ * Two rules, for every function here. After whatever may run Python code (a call, a decref of an
+ * object that may be the last one, an allocation that may start the garbage collector) slots are
+ * read anew, and what is used further is owned. And no function leaves an object half changed
+ * while such code runs. */
+#ifndef VL_SPEEDUPS_H
+#define VL_SPEEDUPS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "../_uv/shim/table.h"
+#include "../_uv/decl/event.h"
+
+#ifdef Py_GIL_DISABLED
+#error "the accelerator relies on the GIL"
+#endif
+#if PY_VERSION_HEX < 0x030C0000
+#include <structmember.h>
+#define Py_T_OBJECT_EX T_OBJECT_EX
+#endif
+
+/* -------------------------------------------------------------------------------- the state */
+
+/* The methods that were replaced. */
+enum {
+  CORE_CALL_SOON,
+  CORE_CALL_SOON_THREADSAFE,
+  CORE_CALL_LATER,
+  CORE_CALL_AT,
+  CORE_TIMER_HANDLE_CANCELLED,
+  CORE_TIME,
+  CORE_GET_DEBUG,
+  CORE_CREATE_FUTURE,
+  CORE_CREATE_TASK,
+  CORE_RUN_UNTIL_STOPPED,
+  HANDLE_CANCEL,
+  TIMER_CANCEL,
+  STREAM_WRITE,
+  METHODS
+};
+
+/* One for the process, not one for each interpreter: a method of a Python class is not told which
+ * module it came from. install() refuses a second interpreter, which then stays pure. */
+typedef struct {
+  const vl_table_t *table;
+  PyTypeObject *core_type, *handle_type, *timer_type, *driver_type, *stream_type;
+  PyObject *originals[METHODS];
+  PyObject *on_event;  /* StreamTransport._on_event: who has it is served without calling it */
+  PyObject *run_all;   /* debug.run_all */
+  PyObject *drop;      /* _uv.events.drop */
+  PyObject *asyncio_dict; /* Future and Task may be replaced, too */
+  PyObject *minus_one; /* what get_buffer() is asked for: any size */
+  PyObject *loop_name; /* ("loop",), which they are called with */
+  PyObject *time_dict; /* of the time module: tests replace its monotonic() */
+  PyObject *monotonic; /* the one from the start */
+  struct {
+    Py_ssize_t closed, stopping, debug, ready, due, timers, driver, current_handle, thread_id,
+        task_factory;
+  } core;
+  struct {
+    Py_ssize_t callback, args, cancelled, loop, source_traceback, repr, context;
+  } handle;
+  struct {
+    Py_ssize_t when, scheduled;
+  } timer;
+  struct {
+    Py_ssize_t address, records, taken, targets, slab;
+  } driver;
+  struct {
+    Py_ssize_t live, buffered, protocol, context, slab, refuse, address;
+  } stream;
+  struct {
+    PyObject *context, *loop, *future, *task, *monotonic, *time, *take, *get_debug, *timer_handle_cancelled,
+        *callback_failed, *target_failed, *run_handle, *data_received, *protocol_failed,
+        *after_write, *get_buffer, *buffer_updated, *feed, *hold;
+  } names;
+} vs_state_t;
+
+extern vs_state_t vs;
+
+#define SLOT(object, offset) (*(PyObject **) ((char *) (object) + (offset)))
+
+/* Steals value. The old one goes last: its destructor may look at the object. */
+static inline void vs_set(PyObject *object, Py_ssize_t offset, PyObject *value) {
+  PyObject *old = SLOT(object, offset);
+
+  SLOT(object, offset) = value;
+  Py_XDECREF(old);
+}
+
+/* -------------------------------------------------------------------------------- exceptions */
+
+/* Does the exception that is set leave the loop? */
+static inline int vs_leaves(void) {
+  return PyErr_ExceptionMatches(PyExc_SystemExit) ||
+         PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+}
+
+/* object.name(*args) while the exception that is set is being handled, as in an except clause;
+ * it is the argument `args[at]`. args has room for object in front. -> 0 or -1. */
+int vs_call_handling(PyObject *name, PyObject **args, size_t nargs, size_t at);
+
+/* The method that was replaced, called as if it had not been. */
+PyObject *vs_original(int method, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *names);
+
+/* ----------------------------------------------------------------------- queue.c: ready, due */
+
+typedef struct {
+  PyObject_HEAD
+  PyObject **items;
+  Py_ssize_t capacity, head, size; /* capacity is a power of two */
+} vs_queue_t;
+
+extern PyTypeObject vs_queue_type;
+#define vs_is_queue(object) ((object) != NULL && Py_TYPE(object) == &vs_queue_type)
+
+int vs_queue_append(vs_queue_t *queue, PyObject *item); /* -> 0 or -1 */
+/* A new reference, for vs_handle_run or vs_handle_drop; NULL: empty. */
+PyObject *vs_queue_pop(vs_queue_t *queue);
+
+/* Open, not in debug mode, with our queue: else it is the Python method's business. */
+static inline int vs_is_plain(PyObject *loop) {
+  return SLOT(loop, vs.core.closed) == Py_False && SLOT(loop, vs.core.debug) == Py_False &&
+         vs_is_queue(SLOT(loop, vs.core.ready));
+}
+
+/* ----------------------------------------------------------- heap.c, timers.c: the timer heap */
+
+typedef struct {
+  double when;
+  uint64_t order;
+  PyObject *timer;
+} vs_entry_t;
+
+typedef struct {
+  PyObject_HEAD
+  vs_entry_t *heap;
+  Py_ssize_t size, capacity, cancelled;
+  uint64_t next;
+} vs_timers_t;
+
+extern PyTypeObject vs_timers_type;
+#define vs_is_timers(object) ((object) != NULL && Py_TYPE(object) == &vs_timers_type)
+
+void vs_timers_set_scheduled(PyObject *timer, PyObject *value);
+int vs_timers_add(vs_timers_t *timers, PyObject *timer);
+int vs_timers_cancelled(vs_timers_t *timers, PyObject *timer);
+int vs_timers_compact(vs_timers_t *timers, PyObject *timer);
+int vs_timers_next_when(vs_timers_t *timers, double *when); /* -> whether there is one */
+int vs_timers_pop_due(vs_timers_t *timers, PyObject *now, vs_queue_t *due);
+
+/* ------------------------------------------------------------------- records.c, handle.c ... */
+
+/* The iterator in Driver.records. It has a copy of them: the ring is C's, and may move. */
+typedef struct {
+  PyObject_VAR_HEAD
+  Py_ssize_t next;
+  int64_t records[][4];
+} vs_records_t;
+
+extern PyTypeObject vs_records_type;
+
+PyObject *vs_records_new(const int64_t *ring, Py_ssize_t n);
+
+PyObject *vs_handle_new(PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *loop, PyObject *context);
+PyObject *vs_timer_new(PyObject *when, PyObject *callback, PyObject *const *args,
+                       Py_ssize_t nargs, PyObject *loop, PyObject *context);
+/* What a queue or a heap does with a handle that it has: visit it for the garbage collector, give
+ * it to somebody else, and let go of it. */
+int vs_handle_visit(PyObject *handle, visitproc visit, void *arg);
+void vs_handle_left(PyObject *handle);
+void vs_handle_drop(PyObject *handle);
+/* Runs it and lets go of it. -> 0, or -1 with an exception that leaves the loop. */
+int vs_handle_run(PyObject *loop, PyObject *handle);
+
+double vs_clock(void); /* time.monotonic(), but never a replaced one */
+PyObject *vs_time(PyObject *loop); /* loop.time() */
+
+/* Gives the stream data that was read. -> 0, or -1 with an exception. */
+int vs_stream_deliver(PyObject *stream, const char *data, Py_ssize_t size);
+int vs_stream_feed(PyObject *stream, const char *data, Py_ssize_t size); /* a BufferedProtocol's */
+int vs_stream_listens(PyObject *stream, PyObject *slab); /* may it be given? */
+
+PyObject *vs_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *vs_call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                  PyObject *names);
+PyObject *vs_call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *vs_call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *vs_timer_handle_cancelled(PyObject *self, PyObject *timer);
+
+extern PyMethodDef vs_core_methods[], vs_handle_methods[], vs_timer_methods[],
+    vs_stream_methods[];
+PyObject *vs_run_until_stopped(PyObject *self, PyObject *unused);
+
+#endif

@@ -1,0 +1,231 @@
+/* StreamTransport: what was read goes to the protocol, what is written to the socket. */
+#include "speedups.h"
+
+/* Up to this many bytes are written with the GIL held: the socket does not block, and giving the
+ * GIL away means, where other threads compute, to wait 5 ms for it after each message. */
+enum { WRITE_MAX = 64 * 1024 };
+
+/* ---------------------------------------------------------------------------------- reading */
+
+int vs_stream_listens(PyObject *stream, PyObject *slab) {
+  PyObject *context, *buffered;
+
+  if (!PyObject_TypeCheck(stream, vs.stream_type) || SLOT(stream, vs.stream.live) != Py_True ||
+      SLOT(stream, vs.stream.protocol) == NULL)
+    return 0;
+  /* A protocol that is given views instead of bytes is none of ours. */
+  buffered = SLOT(stream, vs.stream.buffered);
+  if (buffered != Py_True && (buffered != Py_False || SLOT(stream, vs.stream.slab) != slab))
+    return 0;
+  context = SLOT(stream, vs.stream.context);
+  return context != NULL && PyContext_CheckExact(context);
+}
+
+/* context.run(protocol.name, argument) */
+static PyObject *call_protocol(PyObject *stream, PyObject *name, PyObject *argument) {
+  PyObject *context = Py_NewRef(SLOT(stream, vs.stream.context));
+  PyObject *call[2] = {Py_NewRef(SLOT(stream, vs.stream.protocol)), argument}, *result = NULL;
+
+  if (PyContext_Enter(context) == 0) {
+    result = PyObject_VectorcallMethod(name, call, 2, NULL);
+    if (PyContext_Exit(context) < 0)
+      Py_CLEAR(result);
+  }
+  Py_DECREF(call[0]);
+  Py_DECREF(context);
+  return result;
+}
+
+/* An exception of the protocol's is set. -> -1 if it leaves the loop, or if another does. */
+static int failed(PyObject *stream, PyObject *name) {
+  PyObject *call[3] = {stream, NULL, name};
+
+  if (vs_leaves())
+    return -1;
+  return vs_call_handling(vs.names.protocol_failed, call, 3, 1);
+}
+
+int vs_stream_deliver(PyObject *stream, const char *data, Py_ssize_t size) {
+  PyObject *bytes, *result;
+
+  if (SLOT(stream, vs.stream.buffered) == Py_True)
+    return vs_stream_feed(stream, data, size);
+  bytes = PyBytes_FromStringAndSize(data, size);
+  result = bytes == NULL ? NULL : call_protocol(stream, vs.names.data_received, bytes);
+  Py_XDECREF(bytes);
+  if (result == NULL)
+    return failed(stream, vs.names.data_received);
+  Py_DECREF(result);
+  return 0;
+}
+
+/* stream.name(bytes): for what is left over and is therefore copied. -> 0 or -1. */
+static int pass_on(PyObject *stream, PyObject *name, const char *data, Py_ssize_t size) {
+  PyObject *bytes = PyBytes_FromStringAndSize(data, size), *result = NULL, *view;
+
+  if (bytes != NULL && name == vs.names.feed) {
+    view = PyMemoryView_FromObject(bytes);
+    Py_SETREF(bytes, view);
+  }
+  if (bytes != NULL)
+    result = PyObject_CallMethodOneArg(stream, name, bytes);
+  Py_XDECREF(bytes);
+  if (result == NULL)
+    return -1;
+  Py_DECREF(result);
+  return 0;
+}
+
+/* An interrupt: what was not given to the protocol yet is kept for the next run. */
+static int interrupted(PyObject *stream, const char *data, Py_ssize_t size) {
+  PyObject *type, *value, *traceback;
+
+  PyErr_Fetch(&type, &value, &traceback);
+  if (size > 0 && pass_on(stream, vs.names.hold, data, size) < 0) {
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+  } else {
+    PyErr_Restore(type, value, traceback);
+  }
+  return -1;
+}
+
+/* Copies the beginning of data into a memoryview, where it is bytes, or can be seen as bytes. */
+static Py_ssize_t copy_into(PyObject *memory, const char *data, Py_ssize_t size) {
+  Py_buffer *wanted = PyMemoryView_GET_BUFFER(memory), view;
+  int strided = wanted->ndim == 1 && strcmp(wanted->format, "B") == 0;
+
+  if (wanted->readonly) {
+    PyErr_SetString(PyExc_TypeError, "cannot modify read-only memory");
+    return -1;
+  }
+  if (PyObject_GetBuffer(memory, &view, strided ? PyBUF_FULL : PyBUF_WRITABLE) < 0) {
+    if (PyErr_ExceptionMatches(PyExc_BufferError)) {
+      PyErr_Clear();
+      PyErr_SetString(PyExc_TypeError, "memoryview: casts are restricted to C-contiguous views");
+    }
+    return -1;
+  }
+  if (size > view.len)
+    size = view.len;
+  if (!strided)
+    memcpy(view.buf, data, (size_t) size);
+  else if (PyBuffer_FromContiguous(&view, data, size, 'C') < 0)
+    size = -1;
+  PyBuffer_Release(&view);
+  if (size == 0)
+    PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+  return size == 0 ? -1 : size;
+}
+
+/* Copies the beginning of data into the protocol's next buffer. -> how much, or -1. */
+static Py_ssize_t fill(PyObject *stream, const char *data, Py_ssize_t size) {
+  PyObject *buffer = call_protocol(stream, vs.names.get_buffer, vs.minus_one), *memory;
+
+  if (buffer == NULL)
+    return -1;
+  memory = PyMemoryView_Check(buffer) ? Py_NewRef(buffer) : PyMemoryView_FromObject(buffer);
+  Py_DECREF(buffer);
+  if (memory == NULL)
+    return -1;
+  size = copy_into(memory, data, size);
+  Py_DECREF(memory);
+  return size;
+}
+
+/* The first piece for a BufferedProtocol, nearly always the only one. */
+int vs_stream_feed(PyObject *stream, const char *data, Py_ssize_t size) {
+  Py_ssize_t n = fill(stream, data, size);
+  PyObject *rest = NULL, *count, *result;
+  int r = 0;
+
+  if (n < 0)
+    return vs_leaves() ? interrupted(stream, data, size) : failed(stream, vs.names.get_buffer);
+  if (n < size) { /* a copy: a nested run would fill the slab anew */
+    rest = PyBytes_FromStringAndSize(data + n, size - n);
+    if (rest == NULL)
+      return failed(stream, vs.names.buffer_updated);
+  }
+  count = PyLong_FromSsize_t(n);
+  result = count == NULL ? NULL : call_protocol(stream, vs.names.buffer_updated, count);
+  Py_XDECREF(count);
+  if (result == NULL) {
+    if (vs_leaves() && rest != NULL)
+      r = interrupted(stream, PyBytes_AS_STRING(rest), size - n);
+    else
+      r = failed(stream, vs.names.buffer_updated);
+  } else {
+    Py_DECREF(result);
+    if (rest != NULL)
+      r = pass_on(stream, vs.names.feed, PyBytes_AS_STRING(rest), size - n);
+  }
+  Py_XDECREF(rest);
+  return r;
+}
+
+/* ---------------------------------------------------------------------------------- writing */
+
+static PyObject *python_write(PyObject *self, PyObject *data) {
+  return vs_original(STREAM_WRITE, self, &data, 1, NULL);
+}
+
+/* vl_stream_write, and what write() does when not all went out. */
+static PyObject *write_out(PyObject *self, vl_handle_t *handle, const char *data, Py_ssize_t size) {
+  PyObject *count, *result;
+  int64_t queued;
+
+  if (size <= WRITE_MAX) {
+    queued = vs.table->write(handle, data, (size_t) size);
+  } else {
+    Py_BEGIN_ALLOW_THREADS
+    queued = vs.table->write(handle, data, (size_t) size);
+    Py_END_ALLOW_THREADS
+  }
+  if (queued == 0)
+    Py_RETURN_NONE;
+  count = PyLong_FromLongLong(queued);
+  if (count == NULL)
+    return NULL;
+  result = PyObject_CallMethodOneArg(self, vs.names.after_write, count);
+  Py_DECREF(count);
+  if (result == NULL)
+    return NULL;
+  Py_DECREF(result);
+  Py_RETURN_NONE;
+}
+
+static PyObject *stream_write(PyObject *self, PyObject *data) {
+  PyObject *address = SLOT(self, vs.stream.address), *result;
+  vl_handle_t *handle;
+  Py_buffer view;
+
+  if (SLOT(self, vs.stream.refuse) != Py_False || address == NULL || !PyLong_CheckExact(address))
+    return python_write(self, data);
+  handle = PyLong_AsVoidPtr(address);
+  if (handle == NULL)
+    return PyErr_Occurred() ? NULL : python_write(self, data);
+  if (PyBytes_CheckExact(data)) {
+    if (PyBytes_GET_SIZE(data) == 0)
+      Py_RETURN_NONE;
+    return write_out(self, handle, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
+  }
+  if (!PyByteArray_CheckExact(data) && !PyMemoryView_Check(data))
+    return python_write(self, data);
+  if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+    PyErr_Clear(); /* in pieces, or released: Python copes with it, or says what is wrong */
+    return python_write(self, data);
+  }
+  if (view.len == 0)
+    result = Py_NewRef(Py_None);
+  else
+    result = write_out(self, handle, view.buf, view.len);
+  PyBuffer_Release(&view);
+  return result;
+}
+
+PyMethodDef vs_stream_methods[] = {
+    {"write", stream_write, METH_O,
+     "write($self, data, /)\n--\n\nSend bytes; what does not go out at once is copied and queued."},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,131 @@
+/* Timers: what Python sees of the heap, the same as in loop/timers.py. */
+#include "speedups.h"
+
+static int timers_traverse(PyObject *self, visitproc visit, void *arg) {
+  vs_timers_t *timers = (vs_timers_t *) self;
+  Py_ssize_t i;
+
+  for (i = 0; i < timers->size; i++) {
+    int r = vs_handle_visit(timers->heap[i].timer, visit, arg);
+
+    if (r != 0)
+      return r;
+  }
+  return 0;
+}
+
+static int timers_clear(PyObject *self) {
+  vs_timers_t *timers = (vs_timers_t *) self;
+  PyObject *timer;
+
+  while (timers->size > 0) {
+    timer = timers->heap[--timers->size].timer;
+    vs_timers_set_scheduled(timer, Py_False);
+    vs_handle_drop(timer);
+  }
+  timers->cancelled = 0;
+  return 0;
+}
+
+static void timers_dealloc(PyObject *self) {
+  PyObject_GC_UnTrack(self);
+  timers_clear(self);
+  PyMem_Free(((vs_timers_t *) self)->heap);
+  Py_TYPE(self)->tp_free(self);
+}
+
+static int check_timer(PyObject *timer) {
+  if (vs.timer_type != NULL && PyObject_TypeCheck(timer, vs.timer_type))
+    return 0;
+  PyErr_Format(PyExc_TypeError, "a TimerHandle is needed, not %R", timer);
+  return -1;
+}
+
+static PyObject *timers_add(PyObject *self, PyObject *timer) {
+  if (check_timer(timer) < 0 || vs_timers_add((vs_timers_t *) self, timer) < 0)
+    return NULL;
+  Py_RETURN_NONE;
+}
+
+static PyObject *timers_cancelled(PyObject *self, PyObject *timer) {
+  if (check_timer(timer) < 0)
+    return NULL;
+  return PyBool_FromLong(vs_timers_cancelled((vs_timers_t *) self, timer));
+}
+
+static PyObject *timers_compact(PyObject *self, PyObject *timer) {
+  if (check_timer(timer) < 0 || vs_timers_compact((vs_timers_t *) self, timer) < 0)
+    return NULL;
+  Py_RETURN_NONE;
+}
+
+static PyObject *timers_next_when(PyObject *self, PyObject *unused) {
+  double when;
+
+  (void) unused;
+  if (!vs_timers_next_when((vs_timers_t *) self, &when))
+    Py_RETURN_NONE;
+  return PyFloat_FromDouble(when);
+}
+
+static PyObject *timers_pop_due(PyObject *self, PyObject *args) {
+  PyObject *now, *due;
+
+  if (!PyArg_ParseTuple(args, "OO!", &now, &vs_queue_type, &due) ||
+      vs_timers_pop_due((vs_timers_t *) self, now, (vs_queue_t *) due) < 0)
+    return NULL;
+  Py_RETURN_NONE;
+}
+
+static PyObject *timers_clear_method(PyObject *self, PyObject *unused) {
+  (void) unused;
+  timers_clear(self);
+  Py_RETURN_NONE;
+}
+
+static PyObject *timers_heap(PyObject *self, void *unused) {
+  vs_timers_t *timers = (vs_timers_t *) self;
+  PyObject *list = PyList_New(0), *entry;
+  Py_ssize_t i;
+  int r;
+
+  (void) unused;
+  for (i = 0; list != NULL && i < timers->size; i++) {
+    entry = Py_BuildValue("dKO", timers->heap[i].when, (unsigned long long) timers->heap[i].order,
+                          timers->heap[i].timer);
+    r = entry == NULL ? -1 : PyList_Append(list, entry);
+    Py_XDECREF(entry);
+    if (r < 0)
+      Py_CLEAR(list);
+  }
+  return list;
+}
+
+static PyMethodDef timers_methods[] = {
+    {"add", timers_add, METH_O, NULL},
+    {"cancelled", timers_cancelled, METH_O, NULL},
+    {"compact", timers_compact, METH_O, NULL},
+    {"next_when", timers_next_when, METH_NOARGS, NULL},
+    {"pop_due", timers_pop_due, METH_VARARGS, NULL},
+    {"clear", timers_clear_method, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef timers_getset[] = {
+    {"heap", timers_heap, NULL, "A copy of the heap, as loop/timers.py has it.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyTypeObject vs_timers_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "veloop._speedups.Timers",
+    .tp_doc = "The timer heap: see loop/timers.py.",
+    .tp_basicsize = sizeof(vs_timers_t),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_dealloc = timers_dealloc,
+    .tp_traverse = timers_traverse,
+    .tp_clear = timers_clear,
+    .tp_methods = timers_methods,
+    .tp_getset = timers_getset,
+};

@@ -1,0 +1,52 @@
+"""The accelerator and the Python code that it stands for, to be tested as one another."""
+
+import os
+import socket
+from collections import deque
+
+import pytest
+
+import veloop
+from veloop import _accelerate
+from veloop.events import Handle, TimerHandle
+from veloop.loop import core, timers
+from veloop.loop.stream import StreamTransport
+
+accelerated_only = pytest.mark.skipif(
+    not veloop.accelerated, reason="the accelerator was not built or is switched off"
+)
+
+CLASSES = {
+    "Core": core.Core,
+    "Handle": Handle,
+    "TimerHandle": TimerHandle,
+    "StreamTransport": StreamTransport,
+}
+
+# Also either's methods on the other's queue and timers: what is rare goes from one to the other.
+VARIANTS = ["accelerated", "python", "python methods", "python containers"]
+
+
+def use(variant, monkeypatch):
+    """Have loops made from now on be of the variant, until the end of the test."""
+    if variant in ("python", "python methods"):
+        for name, original in _accelerate.originals.items():
+            cls, _, method = name.partition(".")
+            monkeypatch.setattr(CLASSES[cls], method, original)
+    if variant in ("python", "python containers"):
+        monkeypatch.setattr(core, "Queue", deque)
+        monkeypatch.setattr(core, "Timers", timers.Timers)
+
+
+def resident():
+    """Bytes of memory that the process holds; Linux only."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def pair():
+    """A connected pair of sockets that do not block."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(False)
+    return ends
