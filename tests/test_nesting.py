@@ -145,6 +145,26 @@ def test_connection_is_served_in_a_nested_run(nesting):
     run(nesting, main())
 
 
+def test_task_that_reads_from_a_stream_can_nest(nesting, aio):
+    async def serve(reader, writer):
+        line = await reader.readline()  # what it waits for comes from a transport's callback
+        writer.write(nesting.run_until_complete(value(line.upper())))
+        writer.close()
+
+    async def main():
+        server = await aio.start_server(serve, "127.0.0.1", 0)
+        reader, writer = await aio.open_connection(*server.sockets[0].getsockname())
+        await value(None)
+        writer.write(b"hello\n")
+        answer = nesting.run_until_complete(reader.read())
+        writer.close()
+        server.close()
+        await server.wait_closed()
+        return answer
+
+    assert run(nesting, main()) == b"HELLO\n"
+
+
 def test_run_outside_of_a_task_cannot_be_nested(nesting):
     errors = []
 

@@ -309,6 +309,7 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
 
         That is safe in the loop's own thread while no task runs: where transports call from. Of the
         reader's future the task's wake-up is taken off, and called; the future remains as it was.
+        Not where runs may be nested, which they may not below a transport's callback.
         """
         reader: Any = self._stream_reader_wr
         if reader is not None:
@@ -329,7 +330,12 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
             resumes = in_loop and wakeup.__self__.__class__ is _Task
         except (AttributeError, TypeError, ValueError):  # none, several, or not a task's
             resumes = False
-        if not resumes or _current_task(loop) is not None or type(data) is not bytes:
+        if (
+            not resumes
+            or _current_task(loop) is not None
+            or type(data) is not bytes
+            or getattr(loop, "_nesting", False)
+        ):
             reader.feed_data(data)
             return
         if reader._head:
