@@ -35,7 +35,7 @@ class Loop:
 # difference comes from.
 LOOPS = {
     "veloop": Loop("veloop:new_event_loop", "veloop", module="veloop"),
-    "veloop-pure": Loop("veloop:new_event_loop", "veloop", {"VELOOP_PURE": "1"}, module="veloop"),
+    "veloop-pure": Loop("veloop:new_event_loop", "veloop", "veloop", {"VELOOP_PURE": "1"}),
     "veloop+asyncio": Loop("veloop:new_event_loop", "veloop"),
     "uvloop": Loop("uvloop:new_event_loop", "uvloop"),
     "uvloop+veloop": Loop("uvloop:new_event_loop", "uvloop", module="veloop"),
