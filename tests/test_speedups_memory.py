@@ -241,8 +241,8 @@ def test_memory_that_is_missing_is_an_exception(accelerated_loop, name):
             if name == "turn":  # only of the turn: run_forever() before and after it is Python
                 loop.call_soon(set_nomemory, start, start + 1)
                 for _ in range(3):
-                    loop.call_soon(nothing, 1)
-                    loop.call_later(0, nothing, 2)
+                    loop.call_soon(bytearray, 1000)
+                    loop.call_later(0, bytearray, 1000)
                 loop.call_later(0, remove_mem_hooks)
                 loop.call_later(0, loop.stop)
                 loop.run_forever()

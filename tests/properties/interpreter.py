@@ -85,8 +85,7 @@ class World:
         self.count = 0  # what is waited for with the condition
         self.futures = {name: loop.create_future() for name in "ab"}
         self.objects = {
-            "lock0": aio.Lock(),
-            "lock1": aio.Lock(),
+            "lock": aio.Lock(),
             "cond": aio.Condition(),
             "sem1": aio.Semaphore(1),
             "sem2": aio.Semaphore(2),

@@ -29,8 +29,8 @@ DELAYS = st.sampled_from([0, 0, 0.5, 1, 1, 1, 2, 3])
 # As in calls: shorter than the delays, equal, longer; and those that are over at once.
 TIMEOUTS = st.sampled_from([0, 0.5, 1, 1, 2, 2.5, 4, -1, None])
 
-LOCKS = ["lock0", "lock1"]
-SEMAPHORES = ["sem1", "sem2", "bounded"]
+LOCKS = ["lock", "lock", "sem1", "sem2", "bounded"]
+BARRIERS = ["barrier2", "barrier3"]
 QUEUES = ["queue", "queue1", "priority", "lifo"]
 
 
@@ -54,14 +54,16 @@ def simple(theme):
     sleeps = _ops(["sleep"], DELAYS) * 8
     themes = {
         "locks": [
-            *_ops(["acquire", "release"], st.sampled_from(LOCKS)) * 2,
-            *_ops(["acquire", "release"], st.sampled_from([*LOCKS, "cond", *SEMAPHORES])),
-            *_ops(["acquire", "release"], st.sampled_from(SEMAPHORES)) * 2,
-            *_ops(["wait_event", "set", "clear"], st.just("event")),
-            *_ops(["wait_barrier"], st.sampled_from(["barrier2", "barrier3"])) * 2,
-            *_ops(["reset", "abort"], st.sampled_from(["barrier2", "barrier3"])),
+            *_ops(["acquire", "acquire", "release", "release"], st.sampled_from(LOCKS)) * 2,
+            *_ops(["peek"]),
+        ],
+        "conditions": [
+            *_ops(["acquire", "release"], st.just("cond")),
             *_ops(["wait_cond", "notify_all"]),
             *_ops(["notify"], st.integers(0, 2)),
+            *_ops(["wait_event", "set", "clear"], st.just("event")),
+            *_ops(["wait_barrier"], st.sampled_from(BARRIERS)) * 2,
+            *_ops(["reset", "abort"], st.sampled_from(BARRIERS)),
             *_ops(["peek"]),
         ],
         "queues": [
@@ -95,10 +97,10 @@ def compound(theme, body):
         *_ops(["finally"], body, body),
     ]
     themes = {
-        "locks": [
-            *_ops(["with"], st.sampled_from([*LOCKS, *SEMAPHORES]), body) * 2,
-            *_ops(["with"], st.sampled_from(["cond", "barrier2"]), body) * 2,
+        "locks": [*_ops(["with"], st.sampled_from(LOCKS), body) * 4],
+        "conditions": [
             *_ops(["monitor"], monitor_body()) * 4,
+            *_ops(["with"], st.sampled_from(["cond", "barrier2"]), body),
         ],
         "queues": [],
         "tasks": [
@@ -148,4 +150,4 @@ def programs(theme):
     return st.lists(bodies(theme, 2, 8), min_size=2, max_size=5)
 
 
-THEMES = ["locks", "queues", "tasks", "everything"]
+THEMES = ["locks", "conditions", "queues", "tasks", "everything"]

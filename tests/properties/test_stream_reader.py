@@ -46,12 +46,18 @@ class Transport:
 
     def __init__(self, trace):
         self.trace = trace
+        self.caller = None
 
     def pause_reading(self):
-        self.trace.append("pause_reading")
+        self._note("pause_reading")
 
     def resume_reading(self):
-        self.trace.append("resume_reading")
+        self._note("resume_reading")
+
+    def _note(self, what):
+        # What asyncio has taken out of the buffer veloop still has in it, so it pauses and goes on.
+        if not self.caller.reads_to_the_end:
+            self.trace.append(what)
 
 
 def describe(exc):
@@ -85,15 +91,16 @@ class Caller:
 
     @property
     def reads_to_the_end(self):
-        """If that fails asyncio loses what had come so far; veloop's reader keeps it."""
+        """asyncio collects elsewhere then, and loses it if that fails; veloop in the buffer."""
         return self.call == ("read", -1)
 
 
 async def trace_of(aio, limit, calls, events):
     trace = []
     reader = aio.StreamReader(limit)
-    reader.set_transport(Transport(trace))
-    caller = Caller(reader, calls, trace)
+    transport = Transport(trace)
+    reader.set_transport(transport)
+    caller = transport.caller = Caller(reader, calls, trace)
     await _settle()
     for name, *args in [*events, ("feed_eof",)]:
         trace.append((name, *args))
