@@ -8,8 +8,8 @@ import asyncio
 
 import hypothesis
 import interpreter
-import programs
 import pytest
+import random_programs as programs
 
 import helpers
 from examples import SCALE, SEED, SETTINGS, difference
