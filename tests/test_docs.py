@@ -59,3 +59,13 @@ def test_every_public_name_of_a_module_is_on_its_page(area):
     page = (ROOT / "docs" / f"{area}.md").read_text("utf-8")
     for name in importlib.import_module(f"veloop.{area}").__all__:
         assert re.search(rf"`{name}\b", page), f"docs/{area}.md says nothing about {name}"
+
+
+def test_every_public_name_is_in_the_table():
+    import veloop
+
+    table = (ROOT / "docs" / "modules.md").read_text("utf-8")
+    # What is asyncio's own and comes and goes with its versions is told below the table.
+    stock = {name for name in asyncio.__all__ if name not in vars(veloop)}
+    for name in {*veloop.__all__, "DefaultEventLoopPolicy"} - stock - {"__version__"}:
+        assert f"`{name}`" in table, f"docs/modules.md says nothing about {name}"

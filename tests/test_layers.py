@@ -231,6 +231,7 @@ TEST_AREAS_ALONE = {
     "wakeup",
     "ownership",
     "contract",
+    "bench",
     "soak",
 }
 

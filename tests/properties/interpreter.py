@@ -1,4 +1,4 @@
-"""Run a program of programs.py with one module on one loop, and write down what happens.
+"""Run a program of random_programs.py with one module on one loop, and write down what happens.
 
 The trace is a list of (virtual time, where, operation, outcome). Whatever the module is free to do
 otherwise, who runs first in an instant and whether a callback takes one turn or two, shows in it

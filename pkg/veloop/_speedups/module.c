@@ -102,6 +102,7 @@ static const name_t names[] = {
     {"take", &vs.names.take},
     {"get_debug", &vs.names.get_debug},
     {"_timer_handle_cancelled", &vs.names.timer_handle_cancelled},
+    {"_sleep_time", &vs.names.sleep_time},
     {"_callback_failed", &vs.names.callback_failed},
     {"_target_failed", &vs.names.target_failed},
     {"_run_handle", &vs.names.run_handle},
@@ -239,7 +240,8 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   vs.drop = Py_NewRef(drop);
   vs.asyncio_dict = Py_NewRef(PyModule_GetDict(asyncio));
   vs.on_event = PyObject_GetAttrString(stream, "_on_event");
-  if (vs.on_event == NULL || make_names() < 0 || find_clock() < 0 || find_slots() < 0)
+  vs.sleep_time = PyObject_GetAttrString(core, "_sleep_time");
+  if (vs.on_event == NULL || vs.sleep_time == NULL || make_names() < 0 || find_clock() < 0 || find_slots() < 0)
     return NULL;
   found = find_originals();
   if (found == NULL)

@@ -52,6 +52,7 @@ typedef struct {
   PyTypeObject *core_type, *handle_type, *timer_type, *driver_type, *stream_type;
   PyObject *originals[METHODS];
   PyObject *on_event;  /* StreamTransport._on_event: who has it is served without calling it */
+  PyObject *sleep_time; /* Core._sleep_time: who has another decides how long to sleep */
   PyObject *run_all;   /* debug.run_all */
   PyObject *drop;      /* _uv.events.drop */
   PyObject *asyncio_dict; /* Future and Task may be replaced, too */
@@ -76,7 +77,8 @@ typedef struct {
     Py_ssize_t live, buffered, protocol, context, slab, refuse, address;
   } stream;
   struct {
-    PyObject *context, *loop, *future, *task, *monotonic, *time, *take, *get_debug, *timer_handle_cancelled,
+    PyObject *context, *loop, *future, *task, *monotonic, *time, *take, *get_debug, *sleep_time,
+        *timer_handle_cancelled,
         *callback_failed, *target_failed, *run_handle, *data_received, *protocol_failed,
         *after_write, *get_buffer, *buffer_updated, *feed, *hold;
   } names;
@@ -180,6 +182,19 @@ void vs_handle_left(PyObject *handle);
 void vs_handle_drop(PyObject *handle);
 /* Runs it and lets go of it. -> 0, or -1 with an exception that leaves the loop. */
 int vs_handle_run(PyObject *loop, PyObject *handle);
+
+typedef struct {
+  PyObject *loop, *driver;
+  vs_queue_t *ready, *due;
+  vs_timers_t *timers;
+  vl_loop_t *uv;
+  double polled, released;
+  int asks; /* a subclass decides how long to sleep (testing.py) */
+} vs_run_t; /* a run of the loop */
+
+int vs_call_void(PyObject *callable, PyObject *const *args, size_t nargs); /* -> 0 or -1 */
+/* Calls the targets of records, and forgets these. -> 0, or -1 with an exception to leave by. */
+int vs_dispatch_all(vs_run_t *run, PyObject *records);
 
 double vs_clock(void); /* time.monotonic(), but never a replaced one */
 PyObject *vs_time(PyObject *loop); /* loop.time() */

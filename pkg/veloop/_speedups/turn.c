@@ -7,94 +7,10 @@
 /* Looking takes no time, so the GIL is kept; but other threads must get it some time (seconds). */
 #define RELEASE_EVERY 5e-3
 
-typedef struct {
-  PyObject *loop, *driver;
-  vs_queue_t *ready, *due;
-  vs_timers_t *timers;
-  vl_loop_t *uv;
-  double polled, released;
-} run_t;
-
-/* ----------------------------------------------------------------------------- the records */
-
-static int call_void(PyObject *callable, PyObject *const *args, size_t nargs) {
-  PyObject *result = PyObject_Vectorcall(callable, args, nargs, NULL);
-
-  if (result == NULL)
-    return -1;
-  Py_DECREF(result);
-  return 0;
-}
-
-/* target(kind, a, b), or drop(kind, a, b) */
-static int call_target(PyObject *target, const int64_t *record) {
-  PyObject *args[3] = {PyLong_FromLongLong(record[0]), PyLong_FromLongLong(record[2]),
-                       PyLong_FromLongLong(record[3])};
-  int r = -1;
-
-  if (args[0] != NULL && args[1] != NULL && args[2] != NULL)
-    r = call_void(target, args, 3);
-  Py_XDECREF(args[0]);
-  Py_XDECREF(args[1]);
-  Py_XDECREF(args[2]);
-  return r;
-}
-
-static int serve(run_t *run, PyObject *target, const int64_t *record) {
-  PyObject *stream;
-
-  if (record[0] == VL_READ && record[2] > 0 && PyMethod_Check(target) &&
-      PyMethod_GET_FUNCTION(target) == vs.on_event) {
-    stream = PyMethod_GET_SELF(target);
-    if (vs_stream_listens(stream, SLOT(run->driver, vs.driver.slab)))
-      return vs_stream_deliver(stream, vs.table->slab(run->uv) + record[3],
-                               (Py_ssize_t) record[2]);
-  }
-  return call_target(target, record);
-}
-
-/* -> 0, or -1 with an exception that leaves the loop. */
-static int dispatch(run_t *run, const int64_t *record) {
-  PyObject *targets = SLOT(run->driver, vs.driver.targets), *key, *target, *call[3];
-  int r;
-
-  if (targets == NULL || !PyDict_Check(targets)) {
-    PyErr_SetString(PyExc_TypeError, "the driver's targets were replaced");
-    return -1;
-  }
-  key = PyLong_FromLongLong(record[1]);
-  if (key == NULL)
-    return -1;
-  target = Py_XNewRef(PyDict_GetItemWithError(targets, key));
-  Py_DECREF(key);
-  if (target == NULL)
-    return PyErr_Occurred() ? -1 : call_target(vs.drop, record);
-  r = serve(run, target, record);
-  if (r < 0 && !vs_leaves()) {
-    call[0] = run->loop;
-    call[1] = target;
-    r = vs_call_handling(vs.names.target_failed, call, 3, 2);
-  }
-  Py_DECREF(target);
-  return r;
-}
-
-static int dispatch_all(run_t *run, PyObject *object) {
-  vs_records_t *records = (vs_records_t *) object;
-
-  while (records->next < Py_SIZE(object))
-    if (dispatch(run, records->records[records->next++]) < 0)
-      return -1;
-  /* A nested run may have gone on with these, and have got others. */
-  if (SLOT(run->driver, vs.driver.records) == object)
-    vs_set(run->driver, vs.driver.records, Py_NewRef(Py_None));
-  return 0;
-}
-
 /* -------------------------------------------------------------------------------- the poll */
 
 /* What Driver.take does. */
-static int take(run_t *run, int n, int64_t taken) {
+static int take(vs_run_t *run, int n, int64_t taken) {
   PyObject *count, *result, *records;
 
   if (n < 0) { /* raises */
@@ -120,7 +36,7 @@ static int take(run_t *run, int n, int64_t taken) {
   return 0;
 }
 
-static int poll(run_t *run, double timeout) {
+static int poll(vs_run_t *run, double timeout) {
   long long taken = PyLong_AsLongLong(SLOT(run->driver, vs.driver.taken));
   int n;
 
@@ -139,10 +55,16 @@ static int poll(run_t *run, double timeout) {
 }
 
 /* -> seconds until the next timer, negative without one; -2 with an exception. */
-static double sleep_time(run_t *run) {
+static double sleep_time(vs_run_t *run) {
   PyObject *now;
   double when, seconds;
 
+  if (run->asks) {
+    now = PyObject_CallMethodNoArgs(run->loop, vs.names.sleep_time);
+    seconds = now == NULL ? -2.0 : PyFloat_AsDouble(now);
+    Py_XDECREF(now);
+    return PyErr_Occurred() ? -2.0 : seconds;
+  }
   if (!vs_timers_next_when(run->timers, &when))
     return -1.0;
   now = vs_time(run->loop);
@@ -159,7 +81,7 @@ static double sleep_time(run_t *run) {
 
 /* -------------------------------------------------------------------------------- the turn */
 
-static int run_handles(run_t *run) {
+static int run_handles(vs_run_t *run) {
   Py_ssize_t n;
   PyObject *handle;
 
@@ -173,7 +95,7 @@ static int run_handles(run_t *run) {
   return 0;
 }
 
-static int run_due(run_t *run) {
+static int run_due(vs_run_t *run) {
   PyObject *timer;
 
   while ((timer = vs_queue_pop(run->due)) != NULL)
@@ -191,8 +113,8 @@ static int is_set(PyObject *loop, Py_ssize_t offset) {
   return flag == NULL ? 0 : PyObject_IsTrue(flag);
 }
 
-static int turn(run_t *run) {
-  PyObject *records = SLOT(run->driver, vs.driver.records), *now;
+static int turn(vs_run_t *run) {
+  PyObject *records, *now;
   int stopping = is_set(run->loop, vs.core.stopping), debug, r;
   double timeout = -1.0;
 
@@ -204,7 +126,7 @@ static int turn(run_t *run) {
     timeout = sleep_time(run);
   if (timeout == -2.0)
     return -1;
-  if (records == Py_None && (timeout != 0.0 || vs_clock() - run->polled > POLL_EVERY) &&
+  if (SLOT(run->driver, vs.driver.records) == Py_None && (timeout != 0.0 || vs_clock() - run->polled > POLL_EVERY) &&
       poll(run, timeout) < 0)
     return -1;
   if (PyErr_CheckSignals() < 0)
@@ -218,13 +140,13 @@ static int turn(run_t *run) {
   }
   debug = is_set(run->loop, vs.core.debug);
   if (debug != 0)
-    return debug < 0 || call_void(vs.run_all, &run->loop, 1) < 0 ? -1 : 0;
+    return debug < 0 || vs_call_void(vs.run_all, &run->loop, 1) < 0 ? -1 : 0;
   if (run_handles(run) < 0)
     return -1;
   records = SLOT(run->driver, vs.driver.records);
-  if (records != NULL && Py_TYPE(records) == &vs_records_type) {
+  if (records != NULL && records != Py_None) {
     Py_INCREF(records);
-    r = dispatch_all(run, records);
+    r = vs_dispatch_all(run, records);
     Py_DECREF(records);
     if (r < 0)
       return -1;
@@ -232,10 +154,11 @@ static int turn(run_t *run) {
   return run_due(run);
 }
 
-/* Is everything of the kind that is known here? */
-static int prepare(run_t *run, PyObject *self) {
+/* Is everything of the kind that is known here? -> 0 if not, -1 with an exception. */
+static int prepare(vs_run_t *run, PyObject *self) {
   PyObject *driver = SLOT(self, vs.core.driver), *ready = SLOT(self, vs.core.ready),
-           *due = SLOT(self, vs.core.due), *timers = SLOT(self, vs.core.timers), *address;
+           *due = SLOT(self, vs.core.due), *timers = SLOT(self, vs.core.timers), *address,
+           *sleep_time;
 
   if (driver == NULL || Py_TYPE(driver) != vs.driver_type || !vs_is_queue(ready) ||
       !vs_is_queue(due) || !vs_is_timers(timers))
@@ -246,6 +169,11 @@ static int prepare(run_t *run, PyObject *self) {
     PyErr_Clear();
     return 0;
   }
+  sleep_time = PyObject_GetAttr((PyObject *) Py_TYPE(self), vs.names.sleep_time);
+  if (sleep_time == NULL)
+    return -1;
+  run->asks = sleep_time != vs.sleep_time;
+  Py_DECREF(sleep_time);
   run->loop = self;
   run->driver = Py_NewRef(driver);
   run->ready = (vs_queue_t *) Py_NewRef(ready);
@@ -256,27 +184,25 @@ static int prepare(run_t *run, PyObject *self) {
 }
 
 PyObject *vs_run_until_stopped(PyObject *self, PyObject *unused) {
-  run_t run;
-  PyObject *records;
-  int r, pure = 0;
+  vs_run_t run;
+  int r;
 
   (void) unused;
-  if (!prepare(&run, self))
+  r = prepare(&run, self);
+  if (r < 0)
+    return NULL;
+  if (r == 0)
     return vs_original(CORE_RUN_UNTIL_STOPPED, self, NULL, 0, NULL);
   do {
-    records = SLOT(run.driver, vs.driver.records);
-    pure = records != Py_None && (records == NULL || Py_TYPE(records) != &vs_records_type);
-    r = pure ? 0 : turn(&run);
-    if (r == 0 && !pure)
+    r = turn(&run);
+    if (r == 0)
       r = is_set(self, vs.core.stopping);
-  } while (r == 0 && !pure);
+  } while (r == 0);
   Py_DECREF(run.driver);
   Py_DECREF(run.ready);
   Py_DECREF(run.due);
   Py_DECREF(run.timers);
   if (r < 0)
     return NULL;
-  if (pure) /* an iterator over records that is not ours: Python goes on */
-    return vs_original(CORE_RUN_UNTIL_STOPPED, self, NULL, 0, NULL);
   Py_RETURN_NONE;
 }
