@@ -6,8 +6,8 @@ cuts out of it. What arrives behind unread data is joined to it. Where that woul
 `_head` becomes a bytearray that grows, and `_pos` is 0; so it is when `_head` is empty.
 
 A read that has to wait does so on a future of the reader's own. It may be resumed without that
-future being done: StreamReaderProtocol.data_received does that. Then the future serves the next
-wait, too. In all other cases it gets its result, or its exception, as futures do.
+future being done: StreamReaderProtocol does so. Then the future serves the next wait, too.
+In all other cases it gets its result, or its exception, as futures do.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 StreamReaderProtocol stands between them and the transport. They are subclasses of asyncio's
 classes, and work on any loop and any transport. What keeps them cheap:
 
-- the protocol's data_received resumes the task that waits for the data,
+- the protocol resumes the task that waits for data, instead of having the loop do it,
 - a writer's `write` is its transport's own bound method,
 - drain() looks at three flags before it would ask the protocol.
 """
@@ -203,6 +203,9 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
     With `client_connected_cb` it is a server's: see start_server().
     """
 
+    # Transports of ours offer data to _resume_reader() before they call data_received().
+    _takes_dispatch = True
+
     _source_traceback: Any = None
     _transport: Any
 
@@ -305,39 +308,43 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport: data for the reader. The task that waits for it goes on inside.
-
-        That is safe in the loop's own thread while no task runs: where transports call from. Of the
-        reader's future the task's wake-up is taken off, and called; the future remains as it was.
-        Not where runs may be nested, which they may not below a transport's callback.
-        """
-        reader: Any = self._stream_reader_wr
-        if reader is not None:
-            reader = reader()
+        """Called by the transport: data for the reader."""
+        reader = self._stream_reader
         if reader is None:
             return
-        waiter = reader._waiter
-        if waiter is None or not self._resumes:
-            reader.feed_data(data)
-            return
+        # A task that waits for it goes on at once if this is the loop's thread and no task runs.
         loop = self._loop
         if _SLOW_QUESTIONS:
             in_loop = getattr(loop, "_thread_id", None) == get_ident()
         else:
             in_loop = _get_running_loop() is loop
+        if in_loop and _current_task(loop) is None and type(data) is bytes:
+            if self._resume_reader(data):
+                return
+        reader.feed_data(data)
+
+    def _resume_reader(self, data: bytes) -> bool:
+        """Let the task that waits for data go on with this, now; return whether there is one.
+
+        Transports of ours call it first, outside of any callback. The task's wake-up is taken off
+        the reader's future and called; the future is as it was, and serves the next wait.
+        """
+        reader: Any = self._stream_reader_wr
+        # Nested runs are impossible below a transport's event.
+        if reader is None or not self._resumes or getattr(self._loop, "_nesting", False):
+            return False
+        reader = reader()
+        if reader is None:
+            return False
+        waiter = reader._waiter
+        if waiter is None:
+            return False
         try:
             ((wakeup, context),) = waiter._callbacks
-            resumes = in_loop and wakeup.__self__.__class__ is _Task
+            if wakeup.__self__.__class__ is not _Task:
+                return False
         except (AttributeError, TypeError, ValueError):  # none, several, or not a task's
-            resumes = False
-        if (
-            not resumes
-            or _current_task(loop) is not None
-            or type(data) is not bytes
-            or getattr(loop, "_nesting", False)
-        ):
-            reader.feed_data(data)
-            return
+            return False
         if reader._head:
             reader._append(data)
         else:
@@ -350,15 +357,22 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
             context.run(wakeup, _DONE)
         except (SystemExit, KeyboardInterrupt) as exc:
             # Out of the loop, but as from any callback: not every transport lets it pass.
-            loop.call_soon(_leave, exc)
+            self._loop.call_soon(_leave, exc)
         except RuntimeError as exc:
             # Somebody runs this in the task's own context, which is entered once at a time.
             if not str(exc).startswith("cannot enter context"):
                 raise
-            loop.call_soon(wakeup, _DONE, context=context)
+            self._loop.call_soon(wakeup, _DONE, context=context)
         # Not if a read waits again already: it may need more than the limit.
         if reader._head and reader._waiter is None:
             reader._maybe_pause_transport()
+        return True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.data_received is not StreamReaderProtocol.data_received:
+            # Whatever it does is done for each piece of data, whoever the transport is.
+            cls._takes_dispatch = False
 
     def eof_received(self) -> bool:
         """Called by the transport: only the other side's half is closed, except over TLS."""

@@ -69,6 +69,7 @@ static const slot_t slots[] = {
     {&vs.stream_type, "_context", &vs.stream.context},
     {&vs.stream_type, "_slab", &vs.stream.slab},
     {&vs.stream_type, "_refuse", &vs.stream.refuse},
+    {&vs.stream_type, "_resume", &vs.stream.resume},
     {&vs.stream_type, "_address", &vs.stream.address},
 };
 

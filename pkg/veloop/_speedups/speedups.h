@@ -74,7 +74,7 @@ typedef struct {
     Py_ssize_t address, records, taken, targets, slab;
   } driver;
   struct {
-    Py_ssize_t live, buffered, protocol, context, slab, refuse, address;
+    Py_ssize_t live, buffered, protocol, context, slab, refuse, resume, address;
   } stream;
   struct {
     PyObject *context, *loop, *future, *task, *monotonic, *time, *take, *get_debug, *sleep_time,

@@ -45,13 +45,27 @@ static int failed(PyObject *stream, PyObject *name) {
   return vs_call_handling(vs.names.protocol_failed, call, 3, 1);
 }
 
+/* A protocol of our streams is asked first whether a task waits for just this. */
+static PyObject *offer(PyObject *stream, PyObject *bytes) {
+  PyObject *resume = SLOT(stream, vs.stream.resume), *result;
+
+  if (resume == NULL || resume == Py_None)
+    return Py_NewRef(Py_False);
+  Py_INCREF(resume);
+  result = PyObject_CallOneArg(resume, bytes);
+  Py_DECREF(resume);
+  return result;
+}
+
 int vs_stream_deliver(PyObject *stream, const char *data, Py_ssize_t size) {
   PyObject *bytes, *result;
 
   if (SLOT(stream, vs.stream.buffered) == Py_True)
     return vs_stream_feed(stream, data, size);
   bytes = PyBytes_FromStringAndSize(data, size);
-  result = bytes == NULL ? NULL : call_protocol(stream, vs.names.data_received, bytes);
+  result = bytes == NULL ? NULL : offer(stream, bytes);
+  if (result == Py_False)
+    Py_SETREF(result, call_protocol(stream, vs.names.data_received, bytes));
   Py_XDECREF(bytes);
   if (result == NULL)
     return failed(stream, vs.names.data_received);

@@ -66,6 +66,7 @@ class StreamTransport(Transport):
         "_queued",
         "_refuse",
         "_registered",
+        "_resume",
         "_run",
         "_sendfile",
         "_slab",
@@ -174,7 +175,9 @@ class StreamTransport(Transport):
                     self._feed(self._loop._driver.view[b : b + a])
                     return
                 try:
-                    self._run(self._protocol.data_received, self._slab[b : b + a])
+                    data = self._slab[b : b + a]
+                    if self._resume is None or not self._resume(data):
+                        self._run(self._protocol.data_received, data)
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as exc:
@@ -289,6 +292,9 @@ class StreamTransport(Transport):
         # mock, or a proxy with a __getattr__, says yes to whatever the instance is asked.
         views = getattr(type(protocol), "takes_views", False) is True
         self._slab = driver.view if views else driver.slab
+        # A protocol of our streams is asked first whether a task waits for just this.
+        dispatch = getattr(type(protocol), "_takes_dispatch", False) is True
+        self._resume = protocol._resume_reader if dispatch else None  # type: ignore[attr-defined]
         self._protocol = protocol
 
     def is_reading(self) -> bool:
@@ -481,7 +487,12 @@ class StreamTransport(Transport):
         self._sendfile_lost(exc)
 
     def _release(self) -> None:
+<<<<<<< HEAD
         handle, self._handle, self._address = self._handle, None, None
+=======
+        self._resume = None
+        handle, self._handle = self._handle, None
+>>>>>>> streams
         if handle is None:
             return
         del self._loop._driver.targets[self._ident]
