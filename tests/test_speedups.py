@@ -6,11 +6,13 @@ either's methods on the other's queue and timers, for what is rare goes from one
 
 import asyncio
 import contextvars
+import functools
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from decimal import Decimal
 from fractions import Fraction
@@ -389,6 +391,25 @@ def test_debug_mode_may_change_in_the_middle_of_a_turn(loop):
         loop.call_soon(lambda: loop.call_soon(seen.append, 3))
         run_turns(loop, 3)
     assert sorted(seen) == sorted([True, 2, 3, False, 2, 3] * 2)
+
+
+def test_other_threads_run_while_no_python_code_does(loop):
+    again = functools.partial(print)
+    again.__setstate__((loop.call_soon, (again,), {}, {}))  # calls itself for ever, in C
+    running = threading.Event()
+
+    def stop():
+        running.wait()
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    loop.call_soon(running.set)
+    loop.call_soon(again)
+    loop.run_forever()
+    thread.join()
+    again.__setstate__((print, (), {}, {}))
+    loop._ready.clear()
 
 
 # ------------------------------------------------------------ timers

@@ -192,6 +192,7 @@ def test_protocol_that_is_interrupted_loses_nothing(loop, connected, make, kind)
     [
         (b"read only", TypeError),
         (bytearray(), RuntimeError),
+        (b"", RuntimeError),
         (memoryview(bytearray(160)).cast("i")[::2], TypeError),
         (memoryview(bytearray(40))[::2], None),
         (5, TypeError),

@@ -110,6 +110,10 @@ static Py_ssize_t copy_into(PyObject *memory, const char *data, Py_ssize_t size)
   Py_buffer *wanted = PyMemoryView_GET_BUFFER(memory), view;
   int strided = wanted->ndim == 1 && strcmp(wanted->format, "B") == 0;
 
+  if (wanted->len == 0) {
+    PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+    return -1;
+  }
   if (wanted->readonly) {
     PyErr_SetString(PyExc_TypeError, "cannot modify read-only memory");
     return -1;
@@ -128,9 +132,7 @@ static Py_ssize_t copy_into(PyObject *memory, const char *data, Py_ssize_t size)
   else if (PyBuffer_FromContiguous(&view, data, size, 'C') < 0)
     size = -1;
   PyBuffer_Release(&view);
-  if (size == 0)
-    PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
-  return size == 0 ? -1 : size;
+  return size;
 }
 
 /* Copies the beginning of data into the protocol's next buffer. -> how much, or -1. */
