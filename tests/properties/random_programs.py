@@ -10,6 +10,7 @@ Steps take no time but what they wait for; times are multiples of 0.5 s, which f
 error, and few, so that much falls into the same instant.
 """
 
+import functools
 import sys
 
 from hypothesis import strategies as st
@@ -29,7 +30,16 @@ DELAYS = st.sampled_from([0, 0, 0.5, 1, 1, 1, 2, 3])
 # As in calls: shorter than the delays, equal, longer; and those that are over at once.
 TIMEOUTS = st.sampled_from([0, 0.5, 1, 1, 2, 2.5, 4, -1, None])
 
-LOCKS = ["lock", "lock", "sem1", "sem2", "bounded"]
+# theme -> how deep bodies nest, how many steps one has, how many tasks there are at first.
+THEMES = {
+    "locks": (1, 8, 8),
+    "conditions": (1, 8, 8),
+    "queues": (1, 8, 8),
+    "tasks": (2, 8, 4),
+    "everything": (2, 8, 6),
+}
+
+LOCKS = ["lock", "sem1", "sem2", "bounded"]
 BARRIERS = ["barrier2", "barrier3"]
 QUEUES = ["queue", "queue1", "priority", "lifo"]
 
@@ -43,37 +53,34 @@ def _is_newer(op):
     return entry is not None and sys.version_info[:2] < entry[0]
 
 
-def simple(theme):
+def simple(theme, locks, queues):
     """Strategies of steps without a body, by theme."""
     which = st.integers(0, 7)  # of the tasks that exist by then
-    cancels = [
-        *_ops(["cancel"], which, st.sampled_from([None, None, "why"])),
-        *_ops(["cancel_self"]),
-        *_ops(["cancelling", "uncancel"]),
-    ]
+    cancels = _ops(["cancel"], which, st.sampled_from([None, None, "why"]))
     sleeps = _ops(["sleep"], DELAYS) * 8
     themes = {
         "locks": [
-            *_ops(["acquire", "acquire", "release", "release"], st.sampled_from(LOCKS)) * 2,
+            *_ops(["acquire", "release"], st.sampled_from(locks)) * 8,
             *_ops(["peek"]),
         ],
         "conditions": [
             *_ops(["acquire", "release"], st.just("cond")),
             *_ops(["wait_cond", "notify_all"]),
             *_ops(["notify"], st.integers(0, 2)),
-            *_ops(["wait_event", "set", "clear"], st.just("event")),
-            *_ops(["wait_barrier"], st.sampled_from(BARRIERS)) * 2,
+            *_ops(["wait_event", "wait_event", "set", "clear"], st.just("event")) * 2,
+            *_ops(["wait_barrier"], st.sampled_from(BARRIERS)) * 6,
             *_ops(["reset", "abort"], st.sampled_from(BARRIERS)),
             *_ops(["peek"]),
         ],
         "queues": [
-            *_ops(["put", "put_nowait"], st.sampled_from(QUEUES), st.integers(0, 9)) * 2,
-            *_ops(["get", "get"], st.sampled_from(QUEUES)),
-            *_ops(["get", "get_nowait", "task_done", "join_queue"], st.sampled_from(QUEUES)),
-            *_ops(["shutdown"], st.sampled_from(QUEUES), st.booleans()),
+            *_ops(["put", "put", "put_nowait"], st.sampled_from(queues), st.integers(0, 9)) * 3,
+            *_ops(["get"], st.sampled_from(queues)) * 8,
+            *_ops(["get", "get_nowait", "task_done", "join_queue"], st.sampled_from(queues)),
+            *_ops(["shutdown"], st.sampled_from(queues), st.booleans()),
             *_ops(["peek"]),
         ],
         "tasks": [
+            *_ops(["cancel_self", "cancelling", "uncancel"]),
             *_ops(["raise"], st.sampled_from(["ValueError", "KeyError"])),
             *_ops(["wait_future", "resolve", "fail", "cancel_future"], st.sampled_from("ab")),
             *_ops(["wait_task"], which) * 2,
@@ -87,7 +94,7 @@ def simple(theme):
     return sleeps + cancels + themes[theme]
 
 
-def compound(theme, body):
+def compound(theme, locks, body):
     """Strategies of steps with bodies, by theme."""
     bodies = st.lists(body, min_size=1, max_size=3)
     common = [
@@ -97,9 +104,9 @@ def compound(theme, body):
         *_ops(["finally"], body, body),
     ]
     themes = {
-        "locks": [*_ops(["with"], st.sampled_from(LOCKS), body) * 4],
+        "locks": [*_ops(["with"], st.sampled_from(locks), body) * 4],
         "conditions": [
-            *_ops(["monitor"], monitor_body()) * 4,
+            *_ops(["monitor"], monitor_body()) * 8,
             *_ops(["with"], st.sampled_from(["cond", "barrier2"]), body),
         ],
         "queues": [],
@@ -135,19 +142,24 @@ def monitor_body():
     )
 
 
-def bodies(theme, depth, size):
-    steps = simple(theme)
+@functools.cache
+def bodies(theme, locks, queues, depth, size):
+    steps = st.one_of(*simple(theme, locks, queues))
     if depth:
-        inner = bodies(theme, depth - 1, max(2, size - 2))
+        inner = bodies(theme, locks, queues, depth - 1, size // 2)
+        others = st.one_of(*compound(theme, locks, inner))
         # Half of the steps have bodies, however many operations of either sort there are.
-        return st.lists(
-            st.one_of(*steps) | st.one_of(*compound(theme, inner)), min_size=1, max_size=size
-        )
-    return st.lists(st.one_of(*steps), min_size=1, max_size=size)
+        plain, steps = steps, st.booleans().flatmap(lambda nested: others if nested else plain)
+    return st.lists(steps, min_size=size // 2, max_size=size)
 
 
 def programs(theme):
-    return st.lists(bodies(theme, 2, 8), min_size=2, max_size=5)
-
-
-THEMES = ["locks", "conditions", "queues", "tasks", "everything"]
+    """Most programs have one lock and one queue, so that their tasks meet there."""
+    some_locks = st.sampled_from([*((each,) for each in LOCKS), tuple(LOCKS)])
+    some_queues = st.sampled_from([*((each,) for each in QUEUES), tuple(QUEUES)])
+    depth, size, tasks = THEMES[theme]
+    return st.tuples(some_locks, some_queues).flatmap(
+        lambda some: st.lists(
+            bodies(theme, *some, depth, size), min_size=tasks // 2, max_size=tasks
+        )
+    )
