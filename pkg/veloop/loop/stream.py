@@ -487,12 +487,8 @@ class StreamTransport(Transport):
         self._sendfile_lost(exc)
 
     def _release(self) -> None:
-<<<<<<< HEAD
-        handle, self._handle, self._address = self._handle, None, None
-=======
         self._resume = None
-        handle, self._handle = self._handle, None
->>>>>>> streams
+        handle, self._handle, self._address = self._handle, None, None
         if handle is None:
             return
         del self._loop._driver.targets[self._ident]
