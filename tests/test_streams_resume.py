@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from helpers import Background, import_veloop, new_event_loop, run
+from helpers import Background, import_veloop, new_event_loop, run, tcp_pair
 from stream_helpers import Line, pending
 from tcp_helpers import turns
 
@@ -305,17 +305,107 @@ def test_coroutine_that_is_no_task_gets_a_future(aio, loop, line):
     run(loop, main())
 
 
-def test_future_that_others_watch_is_done_for_them_too(aio, loop, line):
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_future_that_others_watch_is_done_for_them_too(aio, loop, line, before):
     async def main():
-        task = await pending(loop, line.reader.read(10))
+        reading = Reading(line)
+        task = await pending(loop, reading())
+        for _ in range(before):
+            await line.deliver(b"x")
+            await turns()
         called = []
         line.reader._waiter.add_done_callback(lambda future: called.append(future.done()))
         await line.deliver(b"data")
-        assert await task == b"data"
         await turns()
+        assert reading.seen == [b"x"] * before + [b"data"]
         assert called == [True]
+        await finish(line, task)
 
     run(loop, main())
+
+
+def test_tasks_that_take_turns_are_each_resumed_as_themselves(aio, loop, line):
+    async def main():
+        for number in range(6):
+            seen = []
+
+            async def reading(seen=seen):
+                for _ in range(2):
+                    seen.append((await line.reader.read(10), asyncio.current_task()))
+
+            task = await pending(loop, reading())
+            for _ in range(2):
+                await line.deliver(b"%d" % number)
+                await turns()
+            await task
+            assert seen == [(b"%d" % number, task)] * 2
+
+    run(loop, main())
+
+
+def test_task_that_reads_in_another_ones_place(aio, loop, line):
+    async def main():
+        first = await pending(loop, Reading(line)())
+        await line.deliver(b"a")
+        await turns()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        second = Reading(line)
+        task = await pending(loop, second())
+        await line.deliver(b"b")
+        await turns()
+        assert second.seen == [b"b"]
+        await finish(line, task)
+
+    run(loop, main())
+
+
+def test_subclass_that_looks_at_the_data_sees_all_of_it(aio, loop):
+    seen = []
+
+    class Watching(aio.StreamReaderProtocol):
+        def data_received(self, data):
+            seen.append(data)
+            super().data_received(data)
+
+    async def main():
+        with tcp_pair() as (client, server):
+            reader = aio.StreamReader()
+            transport, _ = await loop.create_connection(lambda: Watching(reader), sock=server.dup())
+            for data in (b"one\n", b"two\n"):
+                task = await pending(loop, reader.readline())
+                client.sendall(data)
+                assert await task == data
+            transport.close()
+            await turns()
+
+    run(loop, main())
+    assert seen == [b"one\n", b"two\n"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_exception_that_ends_the_program_leaves_the_loop_from_a_connection(aio, loop, kind):
+    async def reading(reader):
+        await reader.readline()
+        raise kind("out")
+
+    with tcp_pair() as (client, server):
+
+        async def main():
+            streams = await aio.open_connection(sock=server.dup())
+            return streams, await pending(loop, reading(streams[0]))
+
+        (reader, writer), task = run(loop, main())
+        client.sendall(b"line\n")
+        with pytest.raises(kind, match="out"):
+            run(loop, task)
+        assert type(task.exception()) is kind
+        # The connection does not know of it.
+        client.sendall(b"more\n")
+        assert run(loop, reader.readline()) == b"more\n"
+        writer.close()
+        run(loop, writer.wait_closed())
 
 
 def test_data_delivered_in_the_tasks_own_context(aio, loop, line):

@@ -197,7 +197,6 @@ class StreamReader(asyncio.StreamReader):
             raise RuntimeError(
                 f"{func_name}() called while another coroutine is already waiting for incoming data"
             )
-        assert not self._eof, "_wait_for_data after EOF"
         if self._exception is not None:  # it came right behind data that was not enough
             raise self._exception
         if self._paused:  # a read may need more than the limit

@@ -221,11 +221,16 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
             self._stream_reader_wr = weakref.ref(stream_reader)
             self._source_traceback = stream_reader._source_traceback
         # In debug mode each step of a task is a callback of the loop, which takes its time.
-        self._resumes = (
+        self._resumable = None
+        if (
             isinstance(stream_reader, StreamReader)
             and type(stream_reader).feed_data is StreamReader.feed_data
             and not self._loop.get_debug()
-        )
+        ):
+            self._resumable = self._stream_reader_wr
+        # How the task that was resumed last is resumed, as long as it waits again.
+        self._wakeup: Any = None
+        self._context: Any = None
         # Nobody else has a server's reader before there is a connection.
         self._strong_reader = None if client_connected_cb is None else stream_reader
         self._task: asyncio.Task[None] | None = None
@@ -303,7 +308,8 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
                 closed.set_exception(exc)
                 closed.exception()  # nobody has to call wait_closed()
         super().connection_lost(exc)
-        self._stream_reader_wr = None
+        self._stream_reader_wr = self._resumable = None
+        self._wakeup = self._context = None
         self._task = None
         self._transport = None
 
@@ -329,9 +335,9 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
         Transports of ours call it first, outside of any callback. The task's wake-up is taken off
         the reader's future and called; the future is as it was, and serves the next wait.
         """
-        reader: Any = self._stream_reader_wr
+        reader: Any = self._resumable
         # Nested runs are impossible below a transport's event.
-        if reader is None or not self._resumes or getattr(self._loop, "_nesting", False):
+        if reader is None or getattr(self._loop, "_nesting", False):
             return False
         reader = reader()
         if reader is None:
@@ -339,22 +345,29 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
         waiter = reader._waiter
         if waiter is None:
             return False
-        try:
-            ((wakeup, context),) = waiter._callbacks
-            if wakeup.__self__.__class__ is not _Task:
+        # A task's wake-ups all are equal, so the last one removes this one.
+        wakeup = self._wakeup
+        if wakeup is None or not waiter.remove_done_callback(wakeup):
+            try:
+                ((wakeup, context),) = waiter._callbacks
+                if wakeup.__self__.__class__ is not _Task:
+                    return False
+            except (AttributeError, TypeError, ValueError):  # none, several, or not a task's
                 return False
-        except (AttributeError, TypeError, ValueError):  # none, several, or not a task's
+            waiter.remove_done_callback(wakeup)
+            self._wakeup, self._context = wakeup, context
+        elif waiter._callbacks is not None:  # somebody else waits for the future, too
+            waiter.add_done_callback(wakeup, context=self._context)
             return False
         if reader._head:
             reader._append(data)
         else:
             reader._head = data
         reader._waiter = None
-        waiter.remove_done_callback(wakeup)
         if _forget_awaiter is not None:
             _forget_awaiter(waiter, wakeup.__self__)
         try:
-            context.run(wakeup, _DONE)
+            self._context.run(wakeup, _DONE)
         except (SystemExit, KeyboardInterrupt) as exc:
             # Out of the loop, but as from any callback: not every transport lets it pass.
             self._loop.call_soon(_leave, exc)
@@ -362,10 +375,11 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
             # Somebody runs this in the task's own context, which is entered once at a time.
             if not str(exc).startswith("cannot enter context"):
                 raise
-            self._loop.call_soon(wakeup, _DONE, context=context)
-        # Not if a read waits again already: it may need more than the limit.
-        if reader._head and reader._waiter is None:
-            reader._maybe_pause_transport()
+            self._loop.call_soon(wakeup, _DONE, context=self._context)
+        if reader._waiter is None:  # else a read waits again, which may need more than the limit
+            self._wakeup = self._context = None  # the task may have ended
+            if reader._head:
+                reader._maybe_pause_transport()
         return True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -176,7 +176,8 @@ class StreamTransport(Transport):
                     return
                 try:
                     data = self._slab[b : b + a]
-                    if self._resume is None or not self._resume(data):
+                    resume = self._resume
+                    if resume is None or not resume(data):
                         self._run(self._protocol.data_received, data)
                 except (SystemExit, KeyboardInterrupt):
                     raise
