@@ -14,7 +14,8 @@ import random_programs as programs
 import helpers
 from examples import SCALE, SEED, SETTINGS, difference
 
-pytestmark = pytest.mark.slow
+# A failing program is made smaller, which takes its time.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def check(program):

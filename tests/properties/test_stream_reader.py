@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import helpers
 from examples import SCALE, SEED, SETTINGS, difference
 
-pytestmark = pytest.mark.slow
+# A failing program is made smaller, which takes its time.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 # Few different bytes, so that separators occur, whole and cut in two.
 DATA = st.text("ab\n", max_size=12).map(str.encode)
@@ -153,6 +154,10 @@ ARGUMENTS = {
 def test_reads_are_the_same(kind):
     @hypothesis.settings(SETTINGS, max_examples=200 * SCALE, derandomize=True)
     @hypothesis.given(**ARGUMENTS)
+    # A read to the end has the stream for itself, also when it has got something.
+    @hypothesis.example(
+        limit=8, calls=[("read", -1)], events=[("feed_data", b"a"), ("read_as_well",)]
+    )
     def run(limit, calls, events):
         check(kind, limit, calls, events)
 
