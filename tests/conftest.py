@@ -52,10 +52,24 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    # What is alive by now stays: each test's gc.collect() need not look at it again.
     gc.collect()
+    keep_alive()
+
+
+def keep_alive():
+    """What is alive by now stays for a while: each test's gc.collect() need not look at it again."""
     if hasattr(gc, "freeze"):
         gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_of_the_module():
+    """What stayed from test to test is looked at when the module ends."""
+    yield
+    if hasattr(gc, "unfreeze"):
+        gc.unfreeze()
+        helpers.collect()
+        keep_alive()
 
 
 # ------------------------------------------------------------ which loop
@@ -199,6 +213,7 @@ def _process_guard(request):
     assert live_handles() == 0, f"{live_handles()} libuv handles were never freed"
     after = _process_state()
     assert after == state, f"process state changed: {state} -> {after}"
+    keep_alive()
 
 
 def _process_state():
