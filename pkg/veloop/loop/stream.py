@@ -1,7 +1,8 @@
 """StreamTransport: reading and writing a connected stream socket.
 
 The hot path, in this order: `Core._run_until_stopped` -> `_on_event` -> protocol.data_received ->
-`write` -> vl_stream_write. Everything that happens rarely is a call away from it.
+`write` -> vl_stream_write. Everything that happens rarely is a call away from it. A protocol of our
+streams is asked first, outside of any context, to resume the task that waits for the data.
 
 Reading: the shim reads on its own as long as reading is on, and several records of one stream
 may wait in the ring when the protocol pauses, closes or is replaced in the middle of them. So
@@ -293,7 +294,6 @@ class StreamTransport(Transport):
         # mock, or a proxy with a __getattr__, says yes to whatever the instance is asked.
         views = getattr(type(protocol), "takes_views", False) is True
         self._slab = driver.view if views else driver.slab
-        # A protocol of our streams is asked first whether a task waits for just this.
         dispatch = getattr(type(protocol), "_takes_dispatch", False) is True
         self._resume = protocol._resume_reader if dispatch else None  # type: ignore[attr-defined]
         self._protocol = protocol
