@@ -227,7 +227,7 @@ class StreamReader(asyncio.StreamReader):
         if self._exception is not None:
             raise self._exception
         if n <= 0:
-            return await self._collect("read", sys.maxsize) if n else b""
+            return await self._read_to_end() if n else b""
         while not (head := self._head):
             if self._eof:
                 return b""
@@ -244,7 +244,21 @@ class StreamReader(asyncio.StreamReader):
         self._pos = 0
         return head[pos:]
 
-    async def _collect(self, func_name: str, n: int) -> bytes:
+    async def _read_to_end(self) -> bytes:
+        blocks: list[bytes] = []
+        try:
+            while True:
+                if self._head:  # nobody else may have it, and the buffer never gets full
+                    blocks.append(self._take(len(self._head) - self._pos))
+                if self._eof:
+                    return b"".join(blocks)
+                await self._wait_for_data("read")
+        except BaseException:
+            if blocks:
+                self._buffer[:0] = b"".join(blocks)
+            raise
+
+    async def _collect(self, n: int) -> bytes:
         """Return n bytes, or less at the end, out of more than one chunk. All or nothing."""
         blocks: list[bytes] = []
         missing = n
@@ -253,7 +267,7 @@ class StreamReader(asyncio.StreamReader):
                 if size >= _BLOCK:  # less is joined in the buffer, to be no burden one by one
                     blocks.append(self._take(size))
                     missing -= size
-                await self._wait_for_data(func_name)
+                await self._wait_for_data("readexactly")
         except BaseException:
             if blocks:
                 self._buffer[:0] = b"".join(blocks)
@@ -285,7 +299,7 @@ class StreamReader(asyncio.StreamReader):
             self._head = b""
             self._pos = 0
             return head[pos:]
-        data = await self._collect("readexactly", n)
+        data = await self._collect(n)
         if len(data) < n:
             raise IncompleteReadError(data, n)
         return data
