@@ -15,7 +15,7 @@ import load
 import pytest
 from payload import MEGABYTE, Checksum, chunks, payload
 from running import on_loop
-from servers import CONNECTIONS, REQUESTS, Server, get_head, read_response, read_to_end
+from started_servers import CONNECTIONS, REQUESTS, Server, get_head, read_response, read_to_end
 
 from helpers import LOOPS, import_veloop, refusing_address
 

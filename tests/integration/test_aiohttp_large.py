@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from payload import MEGABYTE, Checksum, chunks, payload
-from servers import HERE, Server, get_head
+from started_servers import HERE, Server, get_head
 
 from children import script_env
 from helpers import LINUX, PATIENCE

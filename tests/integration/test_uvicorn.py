@@ -11,7 +11,7 @@ import struct
 import load
 import pytest
 from payload import MEGABYTE, Checksum, payload
-from servers import (
+from started_servers import (
     CONNECTIONS,
     REQUESTS,
     ask,

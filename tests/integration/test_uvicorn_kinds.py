@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from payload import MEGABYTE, Checksum, payload
 from running import on_loop
-from servers import ask, get_head, post_head, read_response, read_to_end
+from started_servers import ask, get_head, post_head, read_response, read_to_end
 from uvicorn_server import stock_exit_code, uvicorn
 
 from certificates import CA, CERTS, client_context

@@ -2,7 +2,7 @@
 
 import functools
 
-from servers import Server
+from started_servers import Server
 
 LOOP_OPTION = {"veloop": "veloop:new_event_loop", "asyncio": "asyncio"}
 
