@@ -57,7 +57,7 @@ def pytest_collection_finish(session):
 
 
 def keep_alive():
-    """What is alive by now stays for a while: each test's gc.collect() need not look at it again."""
+    """What is alive stays for a while: no gc.collect() need look at it till the module ends."""
     if hasattr(gc, "freeze"):
         gc.freeze()
 
