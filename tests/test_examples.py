@@ -58,7 +58,10 @@ def path_of(name):
 
 # Each example begins so, and does the same when it begins with the stock module.
 IMPORT = "import veloop as asyncio\n"
-STOCK_SINCE = {"unix_socket": ((3, 13), "cleanup_socket= of create_unix_server")}
+STOCK_SINCE = {
+    "chat": ((3, 12), "it reports a client's task that is cancelled as an error"),
+    "unix_socket": ((3, 13), "cleanup_socket= of create_unix_server"),
+}
 
 # What the examples show between them, of asyncio's names that programs use every day.
 NAMES = set(

@@ -83,6 +83,12 @@ if sys.version_info >= (3, 12):
     new_task: Callable[..., Any] = Task
 else:
 
+    def without_us(task: Any) -> Any:
+        """In debug mode a task tells where it was made: in the caller of new_task()."""
+        if task._source_traceback:
+            del task._source_traceback[-1]
+        return task
+
     def new_task(
         coro: Coroutine[Any, Any, T],
         *,
@@ -97,7 +103,7 @@ else:
             or asyncio._get_running_loop() is not loop
             or not hasattr(loop, "__dict__")
         ):
-            return Task(coro, loop=loop, name=name, context=context)
+            return without_us(Task(coro, loop=loop, name=name, context=context))
         steps: list[Callable[[], object]] = []
 
         def keep(step: Callable[[], object], *, context: contextvars.Context) -> None:
@@ -108,7 +114,7 @@ else:
         own = attributes.get("call_soon")
         attributes["call_soon"] = keep
         try:
-            task = Task(coro, loop=loop, name=name, context=context)
+            task = without_us(Task(coro, loop=loop, name=name, context=context))
         finally:
             if own is None:
                 del attributes["call_soon"]
@@ -133,6 +139,7 @@ else:
         def factory(
             loop: AbstractEventLoop, coro: Any, *, eager_start: bool = True, **kwargs: Any
         ) -> Any:
+            """Make a task that starts at once, unless eager_start is false."""
             return custom_task_constructor(coro, loop=loop, eager_start=eager_start, **kwargs)
 
         return factory
