@@ -67,7 +67,7 @@ class Line:
         def callback():
             try:
                 done.set_result(function(*args))
-            except BaseException as exc:
+            except Exception as exc:  # what ends programs leaves the loop
                 done.set_exception(exc)
 
         self.loop.call_soon(callback)

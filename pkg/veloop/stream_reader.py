@@ -5,9 +5,10 @@ transport delivered, as long as no read needs more than that: nothing is copied 
 cuts out of it. What arrives behind unread data is joined to it. Where that would copy too often,
 `_head` becomes a bytearray that grows, and `_pos` is 0; so it is when `_head` is empty.
 
-A read that has to wait does so on a future of the reader's own. It may be resumed without that
-future being done: StreamReaderProtocol does so. Then the future serves the next wait, too.
-In all other cases it gets its result, or its exception, as futures do.
+A read that has to wait does so on a future of the reader's own, `_future`, which is `_waiter` as
+long as it waits. Its task may be resumed without that future being done: `_hand_over` does so,
+and then the future serves the next wait, too. In all other cases it gets its result, or its
+exception, as futures do, and is forgotten.
 """
 
 from __future__ import annotations
@@ -24,6 +25,21 @@ from .exceptions import IncompleteReadError, LimitOverrunError
 __all__ = ("StreamReader",)
 
 DEFAULT_LIMIT = 64 * 1024
+
+# Since Python 3.14 a future knows who awaits it, and is told when that ends.
+_forget_awaiter = getattr(asyncio, "future_discard_from_awaited_by", None)
+
+
+class _NoLoop:
+    """Enough of a loop for a future that never has a callback."""
+
+    def get_debug(self) -> bool:
+        return False
+
+
+# The future that a task which is resumed directly is told to be done.
+_RESUMED: asyncio.Future[None] = asyncio.Future(loop=_NoLoop())  # type: ignore[arg-type]
+_RESUMED.set_result(None)
 
 # From this size on, chunks of one large read are kept apart until it is complete.
 _BLOCK = 4096
@@ -55,6 +71,9 @@ class StreamReader(asyncio.StreamReader):
         self._paused = False
         self._waiter = None  # what a read waits for now
         self._future: asyncio.Future[None] | None = None  # what the next one may wait for
+        # How the task that was resumed last is resumed, as long as it waits again.
+        self._wakeup: Any = None
+        self._context: Any = None
         if loop.get_debug():
             self._source_traceback = events.extract_stack(sys._getframe(1))
 
@@ -163,6 +182,55 @@ class StreamReader(asyncio.StreamReader):
         self._wakeup_waiter()
         self._maybe_pause_transport()
 
+    def _hand_over(self, data: bytes) -> bool:
+        """Let the task that waits for data go on with this, now; return whether there is one.
+
+        For a protocol, in the loop's own thread while no task runs. The task's wake-up is taken off
+        the future that it waits for, and called. SystemExit and KeyboardInterrupt of the task come
+        out; what else it raises is its own business.
+        """
+        waiter = self._waiter
+        if waiter is not self._future or waiter is None:  # somebody else's can only be done
+            return False
+        wakeup: Any
+        # A task's wake-ups all are equal, so the last one removes this one.
+        wakeup = self._wakeup
+        if wakeup is None or not waiter.remove_done_callback(wakeup):
+            try:
+                ((wakeup, context),) = waiter._callbacks
+                if wakeup.__self__.__class__ is not asyncio.Task:
+                    return False
+            except (AttributeError, TypeError, ValueError):  # none, several, or not a task's
+                return False
+            waiter.remove_done_callback(wakeup)
+            self._wakeup, self._context = wakeup, context
+        elif waiter._callbacks is not None:  # somebody else waits for the future, too
+            waiter.add_done_callback(wakeup, context=self._context)
+            return False
+        if self._head:
+            self._append(data)
+        else:
+            self._head = data
+        self._waiter = None
+        if _forget_awaiter is not None:
+            _forget_awaiter(waiter, wakeup.__self__)
+        try:
+            self._context.run(wakeup, _RESUMED)
+        except RuntimeError as exc:
+            # Somebody runs this in the task's own context, which is entered once at a time.
+            if not str(exc).startswith("cannot enter context"):
+                raise
+            self._future = None
+            waiter.add_done_callback(wakeup, context=self._context)
+            waiter.set_result(None)
+        finally:
+            # Else a read waits again, which may need more than the limit.
+            if self._waiter is None:
+                self._wakeup = self._context = None  # the task may have ended
+                if self._head:
+                    self._maybe_pause_transport()
+        return True
+
     def _wakeup_waiter(self) -> None:
         waiter = self._waiter
         if waiter is not None:
@@ -213,6 +281,7 @@ class StreamReader(asyncio.StreamReader):
         except BaseException:
             if self._future is waiter:
                 self._future = None  # cancelled, say
+            self._wakeup = self._context = None  # the task may be kept by nothing else
             raise
         finally:
             if self._waiter is waiter:

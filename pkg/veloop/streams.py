@@ -43,34 +43,18 @@ __all__ = (
     "start_unix_server",
 )
 
-_Task = asyncio.Task
 _get_running_loop = asyncio._get_running_loop
 
 # On Python 3.11 the one asks the kernel for the process each time, the other is no C function.
-_SLOW_QUESTIONS = sys.version_info < (3, 12)
+_PY311 = sys.version_info < (3, 12)
 _current_task: Callable[[asyncio.AbstractEventLoop], Any] = (
     asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
-    if _SLOW_QUESTIONS
+    if _PY311
     else asyncio.current_task
 )
 
-# Since Python 3.14 a future knows who awaits it, and is told when that ends.
-_forget_awaiter = getattr(asyncio, "future_discard_from_awaited_by", None)
 
-
-class _NoLoop:
-    """Enough of a loop for a future that never has a callback."""
-
-    def get_debug(self) -> bool:
-        return False
-
-
-# What a task is told to be done when it goes on at once.
-_DONE: asyncio.Future[None] = asyncio.Future(loop=_NoLoop())  # type: ignore[arg-type]
-_DONE.set_result(None)
-
-
-def _leave(exc: BaseException) -> None:
+def _exit(exc: BaseException) -> None:
     raise exc
 
 
@@ -203,10 +187,6 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
     With `client_connected_cb` it is a server's: see start_server().
     """
 
-    # Transports of ours offer data to _resume_reader() before they call data_received().
-    _takes_dispatch = True
-
-    _source_traceback: Any = None
     _transport: Any
 
     def __init__(
@@ -219,18 +199,13 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
         self._stream_reader_wr: Callable[[], Any] | None = None
         if stream_reader is not None:
             self._stream_reader_wr = weakref.ref(stream_reader)
-            self._source_traceback = stream_reader._source_traceback
-        # In debug mode each step of a task is a callback of the loop, which takes its time.
-        self._resumable = None
-        if (
+        # Has the reader a short way? In debug mode each step of a task is a callback of the loop,
+        # which takes its time.
+        self._hands_over = (
             isinstance(stream_reader, StreamReader)
-            and type(stream_reader).feed_data is StreamReader.feed_data
+            and type(stream_reader).feed_data is _FEED_DATA
             and not self._loop.get_debug()
-        ):
-            self._resumable = self._stream_reader_wr
-        # How the task that was resumed last is resumed, as long as it waits again.
-        self._wakeup: Any = None
-        self._context: Any = None
+        )
         # Nobody else has a server's reader before there is a connection.
         self._strong_reader = None if client_connected_cb is None else stream_reader
         self._task: asyncio.Task[None] | None = None
@@ -308,8 +283,7 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
                 closed.set_exception(exc)
                 closed.exception()  # nobody has to call wait_closed()
         super().connection_lost(exc)
-        self._stream_reader_wr = self._resumable = None
-        self._wakeup = self._context = None
+        self._stream_reader_wr = None
         self._task = None
         self._transport = None
 
@@ -320,73 +294,37 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
             return
         # A task that waits for it goes on at once if this is the loop's thread and no task runs.
         loop = self._loop
-        if _SLOW_QUESTIONS:
+        if _PY311:
             in_loop = getattr(loop, "_thread_id", None) == get_ident()
         else:
             in_loop = _get_running_loop() is loop
         if in_loop and _current_task(loop) is None and type(data) is bytes:
-            if self._resume_reader(data):
+            try:
+                if self._hand_over(data):
+                    return
+            except (SystemExit, KeyboardInterrupt) as exc:
+                if isinstance(loop, asyncio.BaseEventLoop) or hasattr(loop, "get_nesting"):
+                    raise
+                loop.call_soon(_exit, exc)  # not every transport lets it out of the loop
                 return
         reader.feed_data(data)
 
-    def _resume_reader(self, data: bytes) -> bool:
-        """Let the task that waits for data go on with this, now; return whether there is one.
-
-        Transports of ours call it first, outside of any callback. The task's wake-up is taken off
-        the reader's future and called; the future is as it was, and serves the next wait.
-        """
-        reader: Any = self._resumable
+    def _hand_over(self, data: bytes) -> bool:
+        """StreamReader._hand_over(), if there is a reader and it has that."""
+        reader: Any = self._stream_reader_wr
         # Nested runs are impossible below a transport's event.
-        if reader is None or getattr(self._loop, "_nesting", False):
+        if reader is None or not self._hands_over or getattr(self._loop, "_nesting", False):
             return False
         reader = reader()
-        if reader is None:
-            return False
-        waiter = reader._waiter
-        if waiter is None:
-            return False
-        # A task's wake-ups all are equal, so the last one removes this one.
-        wakeup = self._wakeup
-        if wakeup is None or not waiter.remove_done_callback(wakeup):
-            try:
-                ((wakeup, context),) = waiter._callbacks
-                if wakeup.__self__.__class__ is not _Task:
-                    return False
-            except (AttributeError, TypeError, ValueError):  # none, several, or not a task's
-                return False
-            waiter.remove_done_callback(wakeup)
-            self._wakeup, self._context = wakeup, context
-        elif waiter._callbacks is not None:  # somebody else waits for the future, too
-            waiter.add_done_callback(wakeup, context=self._context)
-            return False
-        if reader._head:
-            reader._append(data)
-        else:
-            reader._head = data
-        reader._waiter = None
-        if _forget_awaiter is not None:
-            _forget_awaiter(waiter, wakeup.__self__)
-        try:
-            self._context.run(wakeup, _DONE)
-        except (SystemExit, KeyboardInterrupt) as exc:
-            # Out of the loop, but as from any callback: not every transport lets it pass.
-            self._loop.call_soon(_leave, exc)
-        except RuntimeError as exc:
-            # Somebody runs this in the task's own context, which is entered once at a time.
-            if not str(exc).startswith("cannot enter context"):
-                raise
-            self._loop.call_soon(wakeup, _DONE, context=self._context)
-        if reader._waiter is None:  # else a read waits again, which may need more than the limit
-            self._wakeup = self._context = None  # the task may have ended
-            if reader._head:
-                reader._maybe_pause_transport()
-        return True
+        return reader is not None and reader._hand_over(data)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if cls.data_received is not StreamReaderProtocol.data_received:
-            # Whatever it does is done for each piece of data, whoever the transport is.
-            cls._takes_dispatch = False
+    def _dispatcher(self) -> Callable[[bytes], bool] | None:
+        """What transports of ours offer data to before they call data_received(), if anything.
+
+        They do so outside of any callback. Nothing if somebody overrides data_received().
+        """
+        own = type(self).data_received is _DATA_RECEIVED and "data_received" not in vars(self)
+        return self._hand_over if own and self._hands_over else None
 
     def eof_received(self) -> bool:
         """Called by the transport: only the other side's half is closed, except over TLS."""
@@ -538,3 +476,5 @@ _DRAIN_HELPERS = tuple(
     vars(each)["_drain_helper"] for each in (FlowControlMixin, stock.FlowControlMixin)
 )
 _WRITE = StreamWriter.write
+_FEED_DATA = StreamReader.feed_data
+_DATA_RECEIVED = StreamReaderProtocol.data_received

@@ -294,8 +294,8 @@ class StreamTransport(Transport):
         # mock, or a proxy with a __getattr__, says yes to whatever the instance is asked.
         views = getattr(type(protocol), "takes_views", False) is True
         self._slab = driver.view if views else driver.slab
-        dispatch = getattr(type(protocol), "_takes_dispatch", False) is True
-        self._resume = protocol._resume_reader if dispatch else None  # type: ignore[attr-defined]
+        dispatcher = getattr(type(protocol), "_dispatcher", None)
+        self._resume = None if dispatcher is None else dispatcher(protocol)
         self._protocol = protocol
 
     def is_reading(self) -> bool:
