@@ -8,8 +8,8 @@ import pytest
 
 import veloop
 from veloop import _accelerate
-from veloop.events import Handle, TimerHandle
 from veloop.loop import core, timers
+from veloop.loop.handles import Handle, TimerHandle
 from veloop.loop.stream import StreamTransport
 
 accelerated_only = pytest.mark.skipif(

@@ -84,3 +84,28 @@ def test_import_makes_no_loop_and_no_policy():
         "assert lib.vl_live_handles() == 0; assert 'veloop.policies' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_modules_also_have_what_asyncios_of_that_name_has():
+    for area in "events tasks streams runners locks queues futures subprocess exceptions".split():
+        ours, stock = getattr(veloop, area), getattr(asyncio, area)
+        missing = [name for name in dir(stock) if not hasattr(ours, name)]
+        assert not missing, area
+    assert veloop.events.Handle is asyncio.Handle
+    assert veloop.tasks._current_tasks is asyncio.tasks._current_tasks
+    with pytest.raises(AttributeError, match="no_such_name"):
+        veloop.tasks.no_such_name  # noqa: B018
+    assert not hasattr(sys, "no_such_name")  # others' modules are left alone
+
+
+def test_program_that_checks_for_asyncios_classes_finds_ours():
+    areas = {
+        "locks": "Lock Event Condition Semaphore BoundedSemaphore Barrier",
+        "queues": "Queue PriorityQueue LifoQueue",
+        "streams": "StreamReader StreamWriter StreamReaderProtocol",
+        "subprocess": "Process",
+    }
+    for area, names in areas.items():
+        for name in names.split():
+            ours, stock = getattr(getattr(veloop, area), name), getattr(asyncio, area)
+            assert issubclass(ours, getattr(stock, name)), name

@@ -239,7 +239,8 @@ def test_waits_with_a_timeout(aio, loop, timeout):
 
 
 @pytest.mark.parametrize("module", ["own", "asyncio"])
-def test_waits_in_a_task_group(aio, loop, module):
+@pytest.mark.parametrize("where", ["at the end", "in the body"])
+def test_waits_in_a_task_group(aio, loop, module, where):
     module = aio if module == "own" else asyncio
 
     async def main():
@@ -251,6 +252,8 @@ def test_waits_in_a_task_group(aio, loop, module):
         async def parent():
             async with module.TaskGroup() as group:
                 group.create_task(child(), name="child")
+                if where == "in the body":
+                    await future
 
         task = named(parent(), "parent")
         await turns(5)

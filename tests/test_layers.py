@@ -23,7 +23,8 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups", "threads"]
 STREAMS = ["stream_reader", "streams", "subprocess"]
 # debug is first because everybody logs through it.
 LOOP = """
-    arguments nesting debug fork timers wakeup poll signals dns sockets executor asyncgens core
+    handles arguments nesting debug fork timers wakeup poll signals dns sockets executor
+    asyncgens core
     transport stream datagram tls_state tls_flow tls_transport tls server
     tcp unix pipe udp sendfile
     children process
@@ -50,7 +51,7 @@ def allowed_imports(module):
         before = LOOP[: LOOP.index(module[5:])]
         return {"_uv", "_uv.*", *PURE, *(f"loop.{name}" for name in before)}
     if module in ABOVE_THE_LOOP:
-        return {*PURE, "loop"}
+        return {*PURE, "loop", *(["loop.handles"] if module == "testing" else [])}
     if module in ("", "_accelerate"):
         return {"*"}
     # The command line is one more user of the public names.
@@ -203,6 +204,7 @@ TESTED_AS = {
     "_uv.sockaddr": "dns",
     "spawning": "tasks",
     "stream_reader": "streams",
+    "loop.handles": "loop",
     "loop.transport": "stream",
     "_accelerate": "speedups",
     "loop.children": "process",

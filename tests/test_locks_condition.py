@@ -313,3 +313,22 @@ def test_condition_belongs_to_the_first_loop_it_is_waited_for_on(aio, new_loop):
     # wait_for() of Python 3.11 waits in another task, which takes the lock for the first again.
     run(first, time_out())
     run(second, refused())
+
+
+@pytest.mark.module_since("3.13", "it had no such method")
+def test_private_notify_of_asyncios_wakes_one(aio, loop):
+    # Libraries that cannot hold the lock call it.
+    async def main():
+        condition = aio.Condition()
+
+        async def wait():
+            async with condition:
+                await condition.wait()
+
+        task = asyncio.ensure_future(wait())
+        await turns()
+        condition._notify(1)
+        await task
+        assert not condition._waiters
+
+    run(loop, main())

@@ -23,8 +23,8 @@ import veloop
 from helpers import outcome, run, run_turns
 from speedups_helpers import CLASSES, VARIANTS, accelerated_only, use
 from veloop import _accelerate
-from veloop.events import Handle, TimerHandle
 from veloop.loop import core, timers
+from veloop.loop.handles import Handle, TimerHandle
 from veloop.loop.stream import StreamTransport
 
 pytestmark = accelerated_only
@@ -74,7 +74,7 @@ def test_without_the_extension_veloop_is_pure():
     "spoil",
     [
         "lib.vl_table = lambda: 0",
-        "events.Handle.__init_subclass__ = None; events.Handle._args = 1",
+        "handles.Handle.__init_subclass__ = None; handles.Handle._args = 1",
         "core.Core._ready = property(lambda self: None)",
         "stream.StreamTransport._live = 1",
     ],
@@ -87,14 +87,14 @@ class Lib:
     def __getattr__(self, name):
         return getattr(real, name)
 real, lib = uv.lib, Lib()
-from veloop import events
+from veloop.loop import handles
 from veloop.loop import core, debug, stream
 from veloop._uv.events import Driver, drop
 import asyncio, veloop._speedups as speedups
 lib.vl_table = real.vl_table
 {spoil}
 try:
-    speedups.install(lib.vl_table(), core.Core, events.Handle, events.TimerHandle, Driver,
+    speedups.install(lib.vl_table(), core.Core, handles.Handle, handles.TimerHandle, Driver,
                      stream.StreamTransport, debug.run_all, drop, asyncio)
 except ImportError as exc:
     print("refused", type(core.Core.call_soon).__name__)

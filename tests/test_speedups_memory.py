@@ -11,7 +11,7 @@ import pytest
 import veloop
 from helpers import run, run_turns
 from speedups_helpers import VARIANTS, accelerated_only, pair, resident, use
-from veloop.events import Handle
+from veloop.loop.handles import Handle
 
 pytestmark = accelerated_only
 

@@ -9,6 +9,7 @@ import pytest
 
 from helpers import LINUX, WINDOWS
 from process_helpers import PIPE, READY, run
+from tcp_helpers import turns, until
 
 pytestmark = pytest.mark.skipif(WINDOWS, reason="pipes of children are POSIX only for now")
 
@@ -309,3 +310,35 @@ def test_debug_tells_of_a_broken_pipe(aio, loop, caplog):
     with caplog.at_level(logging.DEBUG, "asyncio"):
         run(loop, main())
     assert "communicate: stdin got " in caplog.text
+
+
+@needs_proc
+def test_stream_stops_the_pipe_again_after_a_cancelled_one(aio, loop):
+    async def main():
+        process = await aio.create_subprocess_exec("yes", stdout=PIPE)
+        pipe = process._transport.get_pipe_transport(1)
+        await until(lambda: not pipe.is_reading())  # nobody reads: the stream has stopped it
+        task = loop.create_task(process.communicate())
+        await until(pipe.is_reading)
+        task.cancel()
+        await asyncio.wait([task])
+        await until(lambda: not pipe.is_reading())
+        process.kill()
+        await process.communicate()
+
+    run(loop, main())
+
+
+def test_stream_that_somebody_reads_is_not_taken(aio, loop):
+    async def main():
+        process = await aio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
+        line = loop.create_task(process.stdout.readline())
+        await turns()
+        with pytest.raises(RuntimeError, match="already waiting for incoming data"):
+            await process.communicate(b"a line\n")
+        process.stdin.write(b"a line\n")
+        process.stdin.close()
+        assert await line == b"a line\n"
+        await process.wait()
+
+    run(loop, main())

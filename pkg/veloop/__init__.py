@@ -32,6 +32,8 @@ from asyncio import (
     iscoroutine,
     iscoroutinefunction,
 )
+from functools import partial as _partial
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import subprocess
@@ -204,6 +206,15 @@ _POLICIES = ("EventLoopPolicy", "install") if sys.version_info < (3, 16) else ()
 
 # asyncio's own classes of loops, policies and child watchers, where this Python has them.
 __all__ += sorted({*_POLICIES, *_asyncio.__all__}.difference(__all__))
+
+
+# A module of ours stands where programs expect asyncio's of that name: it also has what else is
+# there, `asyncio.tasks._current_tasks` or `asyncio.events.Handle`.
+for _name, _module in list(globals().items()):
+    _stock = getattr(_asyncio, _name, None)
+    if isinstance(_stock, _ModuleType) and _stock.__name__ == f"asyncio.{_name}":
+        _module.__getattr__ = _partial(getattr, _stock)
+del _name, _module, _stock
 
 
 def __getattr__(name: str) -> Any:

@@ -13,8 +13,8 @@ from typing import Any
 
 from ._uv import lib
 from ._uv.events import Driver, drop
-from .events import Handle, TimerHandle
 from .loop import core, debug
+from .loop.handles import Handle, TimerHandle
 from .loop.stream import StreamTransport
 
 # By "Class.method"; empty without the accelerator.

@@ -1,18 +1,13 @@
-"""Handles of scheduled callbacks, and which loop is the current one.
+"""Which loop is the current one.
 
 The running loop and the one that set_event_loop() keeps are asyncio's own state, so that either
 module sees what the other set. Only where asyncio up to 3.13 would make a loop by itself,
 get_event_loop() makes one of ours.
-
-`Handle` and `TimerHandle` are asyncio's classes with a cheaper start: the loop fills the
-slots itself and asks for a traceback only in debug mode. Everything else is inherited, so code
-that inspects a handle finds what it knows.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import sys
 import threading
 import traceback
@@ -23,8 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = ("get_event_loop", "get_running_loop", "set_event_loop")
-
-_copy_context = contextvars.copy_context
 
 # Makes the loops of those who name no factory. runners.py puts ours here, for this module lies
 # below the loop.
@@ -72,71 +65,3 @@ def extract_stack(frame: Any) -> traceback.StackSummary:
     )
     stack.reverse()
     return stack
-
-
-def trace(handle: Handle | TimerHandle, depth: int) -> None:
-    """Remember, in debug mode, who scheduled this: `depth` frames above the caller."""
-    handle._source_traceback = extract_stack(sys._getframe(depth + 1))
-
-
-class Handle(asyncio.Handle):
-    """What loop.call_soon() returns: an asyncio.Handle."""
-
-    __slots__ = ()
-
-    _args: tuple[Any, ...]
-    _callback: Callable[..., object]
-    _context: contextvars.Context
-    _source_traceback: traceback.StackSummary | None
-
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: Any,
-        context: contextvars.Context | None = None,
-    ) -> None:
-        self._context = _copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
-
-    def get_context(self) -> contextvars.Context:
-        """Return the context in which the callback runs (in asyncio since Python 3.12)."""
-        return self._context
-
-
-class TimerHandle(asyncio.TimerHandle):
-    """What loop.call_later() and loop.call_at() return: an asyncio.TimerHandle."""
-
-    __slots__ = ()
-
-    _args: tuple[Any, ...]
-    _callback: Callable[..., object]
-    _context: contextvars.Context
-    _source_traceback: traceback.StackSummary | None
-
-    def __init__(
-        self,
-        when: float,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: Any,
-        context: contextvars.Context | None = None,
-    ) -> None:
-        self._context = _copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
-        self._when = when
-        self._scheduled = False
-
-    def get_context(self) -> contextvars.Context:
-        """Return the context in which the callback runs (in asyncio since Python 3.12)."""
-        return self._context

@@ -8,7 +8,7 @@ What need not wait creates no future, and is one coroutine: CPython runs those f
 awaitables that are ready made, and nothing happens before it is awaited.
 
 The classes are subclasses of asyncio's so that isinstance() and type checkers take them for those.
-They inherit no code.
+All that is public is their own code.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ class Condition(asyncio.Condition):
                     await self._acquire_again()
         except BaseException:
             if was_woken(waiter):
-                self._wake(1)
+                self._notify(1)
             raise
         return True
 
@@ -342,13 +342,13 @@ class Condition(asyncio.Condition):
         """
         if not self.locked():
             raise RuntimeError("cannot notify on un-acquired lock")
-        self._wake(n)
+        self._notify(n)
 
     def notify_all(self) -> None:
         """Wake all who wait; RuntimeError if nobody has the lock."""
         self.notify(len(self._waiters))
 
-    def _wake(self, n: int) -> None:
+    def _notify(self, n: int) -> None:
         waiters = self._waiters
         while n > 0 and waiters.wake_first():
             n -= 1

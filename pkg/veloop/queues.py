@@ -8,7 +8,7 @@ As in asyncio, a subclass may override _init, _get and _put, and any public meth
 call put_nowait(), get_nowait(), full() and empty() where a subclass has its own.
 
 The classes are subclasses of asyncio's so that isinstance() and type checkers take them for those.
-They inherit no code.
+All that is public is their own code.
 """
 
 from __future__ import annotations

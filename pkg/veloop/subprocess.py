@@ -158,11 +158,17 @@ class SubprocessStreamProtocol(asyncio.SubprocessProtocol):
             raise RuntimeError(
                 "communicate() called while another coroutine is already waiting for incoming data"
             )
+        for reader in self._open.values():
+            if reader._waiter is not None:  # what we take is somebody else's
+                raise RuntimeError(
+                    "read() called while another coroutine is already waiting for incoming data"
+                )
         self._capture = capture = _Capture(self._loop)
-        for fd in self._open:
+        for fd, reader in self._open.items():
             chunks = capture.chunks[fd] = []
             self._sinks[fd] = chunks.append
             # Its stream may have paused it, and would go on only when somebody reads.
+            reader._paused = False
             self._transport.get_pipe_transport(fd).resume_reading()
         self._check_end()
         return capture
@@ -196,12 +202,16 @@ class _Capture:
         return chunks
 
 
-class Process:
+class Process(asyncio.subprocess.Process):
     """A child process; made by create_subprocess_exec() and create_subprocess_shell().
 
     `stdin` is a StreamWriter, `stdout` and `stderr` are StreamReaders, or None without a pipe;
     `pid` is the number of the process. asyncio.subprocess.Process.
     """
+
+    stdin: StreamWriter | None
+    stdout: StreamReader | None
+    stderr: StreamReader | None
 
     def __init__(
         self,
@@ -248,7 +258,7 @@ class Process:
         """End the process: SIGKILL. Errors are those of send_signal()."""
         self._transport.kill()
 
-    async def communicate(
+    async def communicate(  # type: ignore[override]  # typeshed leaves the None out
         self, input: bytes | bytearray | memoryview | None = None
     ) -> tuple[bytes | None, bytes | None]:
         """Write `input` to stdin and close it, read all output, wait for the end.

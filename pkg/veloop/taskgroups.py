@@ -39,7 +39,7 @@ class TaskGroup:
         self._cancel_on_enter = False
         self._parent_cancelled = False  # by us
         self._loop: AbstractEventLoop | None = None
-        self._parent: Task[Any] | None = None
+        self._parent_task: Task[Any] | None = None
         self._tasks: set[Task[Any]] = set()
         self._errors: list[BaseException] = []
         self._base_error: BaseException | None = None  # one that the loop must not swallow
@@ -61,8 +61,8 @@ class TaskGroup:
         if self._entered:
             raise RuntimeError(f"TaskGroup {self!r} has already been entered")
         loop = self._loop = get_running_loop()
-        self._parent = current_task(loop)
-        if self._parent is None:
+        self._parent_task = current_task(loop)
+        if self._parent_task is None:
             raise RuntimeError(f"TaskGroup {self!r} cannot determine the parent task")
         self._entered = self._open = True
         if self._cancel_on_enter:
@@ -81,7 +81,7 @@ class TaskGroup:
         loop: Any = self._loop
         task: Task[T] = spawn(loop, coro, kwargs) if kwargs else loop.create_task(coro)
         if add_awaited_by is not None:
-            add_awaited_by(task, self._parent)
+            add_awaited_by(task, self._parent_task)
         # One that started at once may be done: its callback comes in the next turn all the same,
         # for the block must not be cancelled from within this call.
         self._tasks.add(task)
@@ -117,15 +117,15 @@ class TaskGroup:
                 task.cancel()
 
     def _cancel_parent(self) -> None:
-        if self._parent is not None and not self._parent_cancelled:
+        if self._parent_task is not None and not self._parent_cancelled:
             self._parent_cancelled = True
-            self._parent.cancel()
+            self._parent_task.cancel()
 
     def _task_done(self, task: Task[Any]) -> None:
         tasks = self._tasks
         tasks.discard(task)
         if discard_awaited_by is not None:
-            discard_awaited_by(task, self._parent)
+            discard_awaited_by(task, self._parent_task)
         if not tasks and self._exiting:
             self._open = False
             if self._all_done is not None and not self._all_done.done():
@@ -137,7 +137,7 @@ class TaskGroup:
             self._task_failed(task, exc)
 
     def _task_failed(self, task: Task[Any], exc: BaseException) -> None:
-        parent: Any = self._parent
+        parent: Any = self._parent_task
         self._errors.append(exc)
         if self._base_error is None and isinstance(exc, (SystemExit, KeyboardInterrupt)):
             self._base_error = exc
@@ -180,14 +180,14 @@ class TaskGroup:
             return True
         finally:
             # No cycles through the tracebacks of what is raised here.
-            self._parent = self._base_error = None
+            self._parent_task = self._base_error = None
             self._errors = []
             exc = cancelled = None
 
     async def _wait(self, cancelled: BaseException | None) -> BaseException | None:
         """Wait for the tasks.  -> the cancellation that has to come out of the block"""
         loop: Any = self._loop
-        parent: Any = self._parent
+        parent: Any = self._parent_task
         last: BaseException | None = None
         try:
             # Each cancellation of the parent ends one wait, and there may be many of them.
@@ -214,7 +214,7 @@ class TaskGroup:
 
     def _raise(self, exc: BaseException | None, cancelled: BaseException | None) -> None:
         """Raise what comes out of the block, if anything does."""
-        parent: Any = self._parent
+        parent: Any = self._parent_task
         try:
             if cancelled is not None and not self._errors:
                 raise cancelled

@@ -22,8 +22,8 @@ from concurrent.futures import Executor
 from itertools import count
 from typing import Any
 
-from .events import TimerHandle
 from .loop import EventLoop
+from .loop.handles import TimerHandle
 
 __all__ = ("VirtualClockLoop", "new_event_loop")
 

@@ -115,7 +115,10 @@ class Timeout:
         if undelivered(self._task):
             theirs = await take_delivery(self._task)
             if theirs is not None:
-                raise theirs
+                try:
+                    raise theirs
+                finally:
+                    del theirs, exc  # no cycle through the traceback
         if left <= self._cancelling and exc is not None:
             _translate(exc)
 

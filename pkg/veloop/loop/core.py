@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple
 from .._uv import lib
 from .._uv.errors import forked
 from .._uv.events import Driver, Target, drop
-from ..events import Handle, TimerHandle, trace
 from ..spawning import is_eager, new_task, start_eagerly
 from . import debug, fork, nesting
 from . import executor as executors
 from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
+from .handles import Handle, TimerHandle, trace
 from .signals import Signals
 from .timers import Timers
 

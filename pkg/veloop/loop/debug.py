@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._uv.events import Target, drop
-from ..events import Handle, TimerHandle
 from . import nesting
+from .handles import Handle, TimerHandle
 
 if TYPE_CHECKING:
     from .core import Core

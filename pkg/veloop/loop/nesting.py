@@ -13,8 +13,8 @@ from asyncio import tasks
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..events import Handle, TimerHandle
     from .core import Core
+    from .handles import Handle, TimerHandle
 
 # Instead of True in Core._stopping: stop, but only the innermost run.
 INNER = 2

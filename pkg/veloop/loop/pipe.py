@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv import lib
 from .._uv.errors import check, error
-from ..events import Handle
 from .arguments import check_callable
 from .debug import logger
+from .handles import Handle
 from .server import ProtocolFactory
 from .stream import StreamTransport, check_protocol
 from .tcp import started

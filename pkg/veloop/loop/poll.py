@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv import lib
 from .._uv.errors import error
-from ..events import Handle
+from .handles import Handle
 
 if TYPE_CHECKING:
     from .loop import EventLoop

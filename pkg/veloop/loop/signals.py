@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from .._uv import lib
 from .._uv.errors import check
 from .._uv.events import SIGNALS
-from ..events import Handle
 from .debug import logger
+from .handles import Handle
 
 if TYPE_CHECKING:
     from .core import Core

@@ -11,7 +11,7 @@ import heapq
 from collections import deque
 from itertools import count
 
-from ..events import TimerHandle
+from .handles import TimerHandle
 
 _COMPACT_FROM = 100  # below this many entries, cancelled ones are not worth looking for
 
