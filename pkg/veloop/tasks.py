@@ -25,7 +25,8 @@ from types import CoroutineType
 from typing import Any, TypeVar, overload
 
 from .events import get_event_loop, get_running_loop
-from .exceptions import CancelledError, InvalidStateError
+from .exceptions import CancelledError
+from .futures import _chain_future
 from .spawning import (
     add_awaited_by,
     create_eager_task_factory,
@@ -489,7 +490,7 @@ def run_coroutine_threadsafe(
 
     def start() -> None:
         try:
-            task: Future[T] = ensure_future(coro, loop=loop)
+            _chain_future(ensure_future(coro, loop=loop), future)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -497,33 +498,5 @@ def run_coroutine_threadsafe(
                 future.set_exception(exc)
             raise
 
-        def future_done(future: concurrent.futures.Future[T]) -> None:
-            if future.cancelled() and not task.done():
-                if _running_loop() is loop:
-                    task.cancel()
-                else:
-                    loop.call_soon_threadsafe(task.cancel)
-
-        future.add_done_callback(future_done)
-        task.add_done_callback(lambda task: _hand_over(task, future))
-
     loop.call_soon_threadsafe(start)
     return future
-
-
-def _hand_over(task: Future[T], future: concurrent.futures.Future[T]) -> None:
-    """Tell another thread how the task ended."""
-    if task.cancelled():
-        future.cancel()
-    if not future.set_running_or_notify_cancel():
-        return
-    exc = task.exception()
-    if exc is None:
-        future.set_result(task.result())
-        return
-    # Who waits knows of one of these classes, asyncio's.
-    if type(exc) is concurrent.futures.CancelledError:
-        exc = CancelledError(*exc.args).with_traceback(exc.__traceback__)
-    elif type(exc) is concurrent.futures.InvalidStateError:
-        exc = InvalidStateError(*exc.args).with_traceback(exc.__traceback__)
-    future.set_exception(exc)
