@@ -16,7 +16,7 @@ from typing import Any
 
 from .events import get_running_loop
 from .futures import Future
-from .streams import StreamReader, StreamWriter
+from .streams import FlowControlMixin, StreamReader, StreamWriter
 
 __all__ = (
     "DEVNULL",
@@ -38,15 +38,15 @@ _LIMIT = 2**16
 _SLICE = 2**18
 
 
-class SubprocessStreamProtocol(asyncio.SubprocessProtocol):
+class SubprocessStreamProtocol(FlowControlMixin, asyncio.SubprocessProtocol):
     """Makes streams of the pipes of one child: stdin, stdout, stderr, each None without a pipe."""
 
     def __init__(self, limit: int, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self.stdin: StreamWriter | None = None
         self.stdout: StreamReader | None = None
         self.stderr: StreamReader | None = None
         self._limit = limit
-        self._loop = loop
         self._transport: Any = None
         # The streams of the pipes that the child has not closed yet, and who gets their data.
         self._open: dict[int, StreamReader] = {}
@@ -54,9 +54,6 @@ class SubprocessStreamProtocol(asyncio.SubprocessProtocol):
         self._capture: _Capture | None = None
         self._exited = False
         self._exit_waiters: set[Future[None]] = set()
-        self._paused = False
-        self._stdin_lost = False
-        self._drain_waiters: set[Future[None]] = set()
         self._stdin_closed: Future[None] = loop.create_future()
 
     def __repr__(self) -> str:
@@ -119,17 +116,6 @@ class SubprocessStreamProtocol(asyncio.SubprocessProtocol):
 
     # --------------------------------------------------------------------------------- stdin
 
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        _wake(self._drain_waiters)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._stdin_lost = True
-        _wake(self._drain_waiters, exc)
-
     def _end_stdin(self, exc: Exception | None) -> None:
         if self.stdin is not None:
             self.stdin.close()
@@ -137,12 +123,6 @@ class SubprocessStreamProtocol(asyncio.SubprocessProtocol):
         _wake((self._stdin_closed,), exc)
         if exc is not None and not self._stdin_closed.cancelled():
             self._stdin_closed.exception()  # nobody has to call wait_closed()
-
-    async def _drain_helper(self) -> None:
-        if self._stdin_lost:
-            raise ConnectionResetError("Connection lost")
-        if self._paused:
-            await _wait_among(self._drain_waiters, self._loop)
 
     def _get_close_waiter(self, stream: StreamWriter) -> Future[None]:
         return self._stdin_closed
