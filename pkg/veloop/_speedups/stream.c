@@ -1,8 +1,8 @@
 /* StreamTransport: what was read goes to the protocol, what is written to the socket. */
 #include "speedups.h"
 
-/* Up to this many bytes are written with the GIL held: the socket does not block, and giving the
- * GIL away means, where other threads compute, to wait 5 ms for it after each message. */
+/* Up to this many bytes are written with the GIL held, see speedups.h: giving it away means, where
+ * other threads compute, to wait 5 ms for it after each message. */
 enum { WRITE_MAX = 64 * 1024 };
 
 /* ---------------------------------------------------------------------------------- reading */
@@ -191,7 +191,7 @@ static PyObject *write_out(PyObject *self, vl_handle_t *handle, const char *data
   PyObject *count, *result;
   int64_t queued;
 
-  if (size <= WRITE_MAX) {
+  if (size <= WRITE_MAX && !vs.table->stream_may_wait(handle)) {
     queued = vs.table->write(handle, data, (size_t) size);
   } else {
     Py_BEGIN_ALLOW_THREADS

@@ -4,7 +4,8 @@
 /* While callbacks keep the loop busy it looks for I/O this often, as in core.py. */
 #define POLL_EVERY 100e-6
 #define LONGEST_SLEEP (24 * 3600.0)
-/* Looking takes no time, so the GIL is kept; but other threads must get it some time (seconds). */
+/* Looking takes no time, so the GIL is kept, see speedups.h; but other threads must get it some time
+ * (seconds). */
 #define RELEASE_EVERY 5e-3
 
 /* -------------------------------------------------------------------------------- the poll */
@@ -42,7 +43,8 @@ static int poll(vs_run_t *run, double timeout) {
 
   if (taken == -1 && PyErr_Occurred())
     return -1;
-  if (timeout == 0.0 && run->polled - run->released < RELEASE_EVERY) {
+  if (timeout == 0.0 && run->polled - run->released < RELEASE_EVERY &&
+      !vs.table->loop_may_wait(run->uv)) {
     n = vs.table->run(run->uv, 0.0, taken);
     run->polled = vs_clock();
   } else {

@@ -79,6 +79,11 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   return loop->ring_len;
 }
 
+/* May vl_loop_run with timeout 0 wait all the same? Not for sockets, see port.h, nor for what is
+ * only watched. A listener takes no more than it was told of, see listener.c. But a pipe may be in
+ * blocking mode, if another process that has it, too, wants it so. */
+int vl_loop_may_wait(vl_loop_t *loop) { return VL_SOCKETS_MAY_WAIT || loop->pipes != 0; }
+
 int vl_loop_wakeup(vl_loop_t *loop) {
   int r = 0;
 

@@ -244,6 +244,11 @@ int64_t vl_stream_writev(vl_handle_t *handle, char **data, size_t *sizes, int co
   return queue_rest(handle, data, sizes, count, (size_t) done);
 }
 
+/* May a write wait? Then the accelerator gives the GIL away. */
+int vl_stream_may_wait(vl_handle_t *handle) {
+  return VL_SOCKETS_MAY_WAIT || handle->uv.handle.type != UV_TCP;
+}
+
 int64_t vl_stream_queued(vl_handle_t *handle) {
   VL_GUARD(handle->loop);
   return (int64_t) (handle->waiting_size + uv_stream_get_write_queue_size(&handle->uv.stream));
