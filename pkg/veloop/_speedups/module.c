@@ -175,14 +175,43 @@ static int put(PyTypeObject *type, PyMethodDef *def) {
   return r;
 }
 
-static int put_methods(void) {
+/* A method that was put in place goes; what was there before comes back. */
+static void put_back(PyTypeObject *type, const char *name, PyObject *original) {
+  PyObject *inherited = PyObject_GetAttrString((PyObject *) type->tp_base, name);
+
+  PyErr_Clear();
+  if (PyObject_SetAttrString((PyObject *) type, name,
+                             inherited == original ? NULL : original) < 0)
+    PyErr_WriteUnraisable((PyObject *) type);
+  Py_XDECREF(inherited);
+}
+
+/* The first n of all methods. */
+static void put_methods_back(int n) {
+  PyObject *exc = vs_take_raised();
   PyMethodDef *def;
   size_t i;
 
   for (i = 0; i < REPLACED; i++)
-    for (def = replaced[i].methods; def->ml_name != NULL; def++)
-      if (put(*replaced[i].type, def) < 0)
+    for (def = replaced[i].methods; n > 0 && def->ml_name != NULL; def++, n--)
+      put_back(*replaced[i].type, def->ml_name,
+               vs.originals[replaced[i].first + (def - replaced[i].methods)]);
+  vs_raise_again(exc);
+}
+
+static int put_methods(void) {
+  PyMethodDef *def;
+  size_t i;
+  int n = 0;
+
+  for (i = 0; i < REPLACED; i++) {
+    for (def = replaced[i].methods; def->ml_name != NULL; def++, n++) {
+      if (put(*replaced[i].type, def) < 0) {
+        put_methods_back(n);
         return -1;
+      }
+    }
+  }
   return 0;
 }
 
@@ -207,7 +236,8 @@ PyDoc_STRVAR(install_doc,
              "        asyncio)\n--\n\n"
              "Put the functions of this module in the place of the classes' methods.\n\n"
              "Returns what they were before, by \"Class.method\". An ImportError says that this\n"
-             "module and the classes do not fit; nothing has changed then. Once in a process.");
+             "module and the classes do not fit; after any error nothing has changed. Once in a\n"
+             "process.");
 
 static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   static char *known[] = {"table",           "Core",    "Handle", "TimerHandle", "Driver",
@@ -242,14 +272,17 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   vs.asyncio_dict = Py_NewRef(PyModule_GetDict(asyncio));
   vs.on_event = PyObject_GetAttrString(stream, "_on_event");
   vs.sleep_time = PyObject_GetAttrString(core, "_sleep_time");
-  if (vs.on_event == NULL || vs.sleep_time == NULL || make_names() < 0 || find_clock() < 0 || find_slots() < 0)
+  if (vs.on_event == NULL || vs.sleep_time == NULL || make_names() < 0 || find_clock() < 0 ||
+      find_slots() < 0)
     return NULL;
   found = find_originals();
   if (found == NULL)
     return NULL;
+  if (put_methods() < 0) {
+    Py_DECREF(found);
+    return NULL;
+  }
   vs.table = table;
-  if (put_methods() < 0)
-    Py_CLEAR(found);
   return found;
 }
 
