@@ -29,10 +29,11 @@ static void on_wakeup(uv_async_t *async) { (void) async; }
 static void on_sleeper(uv_timer_t *timer) { (void) timer; }
 
 int vl_loop_enter(vl_loop_t *loop) {
-  uint64_t nobody = 0;
+  uint64_t owner = 0;
 
   VL_GUARD(loop);
-  if (!atomic_compare_exchange_strong(&loop->owner, &nobody, vl_self()))
+  /* An interrupt may have come between this and vl_loop_leave: then it is the caller's already. */
+  if (!atomic_compare_exchange_strong(&loop->owner, &owner, vl_self()) && owner != vl_self())
     return vl_refuse(loop); /* two threads at once */
   return 0;
 }
