@@ -252,4 +252,9 @@ extern PyMethodDef vs_core_methods[], vs_handle_methods[], vs_timer_methods[],
     vs_stream_methods[];
 PyObject *vs_run_until_stopped(PyObject *self, PyObject *unused);
 
+/* methods.c: notes what the methods are now, by "Class.method" as well -> a dict; and replaces
+ * them, all or none -> 0 or -1. */
+PyObject *vs_find_originals(void);
+int vs_put_methods(void);
+
 #endif

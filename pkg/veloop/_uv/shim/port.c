@@ -18,7 +18,6 @@ _Thread_local const vl_spawn_t *vl_port_spawn;
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 
 /* Registrations that failed for want of memory, or of the user's epoll quota. libuv believes in them,
@@ -193,26 +192,6 @@ int vl_port_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags
   if (r < 0 && errno == ENOBUFS)
     errno = VL_PORT_ENOBUFS;
   return r;
-}
-
-/* What stream.c reads and writes; mostly sockets. The parentheses: faults.h has had its turn. */
-ssize_t vl_port_receive(int fd, void *data, size_t size) {
-  ssize_t r = recv(fd, data, size, MSG_DONTWAIT);
-
-  return r == -1 && errno == ENOTSOCK ? (read)(fd, data, size) : r;
-}
-
-ssize_t vl_port_write(int fd, const void *data, size_t size) {
-  ssize_t r = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-  return r == -1 && errno == ENOTSOCK ? (write)(fd, data, size) : r;
-}
-
-ssize_t vl_port_writev(int fd, const struct iovec *pieces, int count) {
-  struct msghdr message = {.msg_iov = (struct iovec *) pieces, .msg_iovlen = (size_t) count};
-  ssize_t r = (sendmsg)(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-  return r == -1 && errno == ENOTSOCK ? (writev)(fd, pieces, count) : r;
 }
 
 /* Called for a child that could not exec. It is reaped by another if the program ignores SIGCHLD,
