@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections import deque
 
 import pytest
@@ -50,3 +52,16 @@ def pair():
     for end in ends:
         end.setblocking(False)
     return ends
+
+
+def python(code, **environment):
+    """Runs code in a process of its own. -> the words that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()

@@ -7,10 +7,8 @@ either's methods on the other's queue and timers, for what is rare goes from one
 import asyncio
 import contextvars
 import functools
-import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 from collections import deque
@@ -21,7 +19,7 @@ import pytest
 
 import veloop
 from helpers import outcome, run, run_turns
-from speedups_helpers import CLASSES, VARIANTS, accelerated_only, use
+from speedups_helpers import CLASSES, VARIANTS, accelerated_only, python, use
 from veloop import _accelerate
 from veloop.loop import core, timers
 from veloop.loop.handles import Handle, TimerHandle
@@ -42,18 +40,6 @@ def loop_kind(variant):
 
 
 # ------------------------------------------------------------ whether it is there
-
-
-def python(code, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def _install() -> bool:
     try:
         from . import _speedups
 
+        queue, timers = _speedups.Queue, _speedups.Timers
         found = _speedups.install(
             table=lib.vl_table(),
             Core=core.Core,
@@ -41,8 +42,8 @@ def _install() -> bool:
     except (ImportError, AttributeError, TypeError):
         return False  # not built (the folder of its source has no install), or of another version
     originals.update(found)
-    core.Queue = _speedups.Queue  # type: ignore[assignment]
-    core.Timers = _speedups.Timers  # type: ignore[attr-defined, assignment]
+    core.Queue = queue  # type: ignore[assignment]
+    core.Timers = timers  # type: ignore[attr-defined, assignment]
     return True
 
 

@@ -2,16 +2,16 @@
 #include "speedups.h"
 
 /* What asyncio.Handle.cancel() does. */
-static PyObject *cancel(PyObject *self, int original) {
+static PyObject *cancel_any(PyObject *self, int original) {
   PyObject *loop = SLOT(self, vs.handle.loop), *debug, *repr;
   int is_debug;
 
-  if (SLOT(self, vs.handle.cancelled) == Py_True)
+  if (vs_is_cancelled(self))
     Py_RETURN_NONE;
   if (loop == NULL)
     return vs_original(original, self, NULL, 0, NULL);
-  vs_set(self, vs.handle.cancelled, Py_NewRef(Py_True));
   Py_INCREF(loop);
+  vs_set(self, vs.handle.cancelled, Py_NewRef(Py_True));
   debug = PyObject_CallMethodNoArgs(loop, vs.names.get_debug);
   Py_DECREF(loop);
   if (debug == NULL)
@@ -33,14 +33,14 @@ static PyObject *cancel(PyObject *self, int original) {
 
 static PyObject *handle_cancel(PyObject *self, PyObject *unused) {
   (void) unused;
-  return cancel(self, HANDLE_CANCEL);
+  return cancel_any(self, HANDLE_CANCEL);
 }
 
 static PyObject *timer_cancel(PyObject *self, PyObject *unused) {
   PyObject *loop = SLOT(self, vs.handle.loop), *result;
 
   (void) unused;
-  if (loop != NULL && SLOT(self, vs.handle.cancelled) != Py_True) {
+  if (loop != NULL && !vs_is_cancelled(self)) {
     Py_INCREF(loop);
     result = PyObject_CallMethodOneArg(loop, vs.names.timer_handle_cancelled, self);
     Py_DECREF(loop);
@@ -48,7 +48,7 @@ static PyObject *timer_cancel(PyObject *self, PyObject *unused) {
       return NULL;
     Py_DECREF(result);
   }
-  return cancel(self, TIMER_CANCEL);
+  return cancel_any(self, TIMER_CANCEL);
 }
 
 PyMethodDef vs_handle_methods[] = {

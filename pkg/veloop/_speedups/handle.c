@@ -21,7 +21,7 @@ typedef struct {
 static kept_t kept_handles, kept_timers;
 
 /* An instance whose slots are all empty. */
-static PyObject *take(kept_t *kept, PyTypeObject *type) {
+static PyObject *reuse(kept_t *kept, PyTypeObject *type) {
   PyObject *handle;
 
   if (kept->size > 0)
@@ -61,11 +61,20 @@ void vs_handle_drop(PyObject *handle) {
   Py_DECREF(handle);
 }
 
+/* All slots of a handle; the last two are a timer's. */
+enum { HANDLE_SLOTS = 7, TIMER_SLOTS = 9 };
+static const Py_ssize_t *const offsets[TIMER_SLOTS] = {
+    &vs.handle.callback, &vs.handle.args,      &vs.handle.loop,
+    &vs.handle.context,  &vs.handle.cancelled, &vs.handle.repr,
+    &vs.handle.source_traceback, &vs.timer.when, &vs.timer.scheduled,
+};
+
 /* As vs_handle_drop, but keeps it if it can. */
 static void give_back(PyObject *handle) {
   PyTypeObject *type = Py_TYPE(handle);
-  kept_t *kept = type == vs.handle_type ? &kept_handles : &kept_timers;
-  PyObject *callback, *args, *loop, *context, *repr, *traceback;
+  int is_timer = type == vs.timer_type, slots = is_timer ? TIMER_SLOTS : HANDLE_SLOTS, i;
+  kept_t *kept = is_timer ? &kept_timers : &kept_handles;
+  PyObject *old[TIMER_SLOTS];
 
   if (Py_REFCNT(handle) != 1 || kept->size == KEPT || !is_ours(handle) ||
       SLOT(handle, type->tp_weaklistoffset) != NULL) {
@@ -73,36 +82,16 @@ static void give_back(PyObject *handle) {
     return;
   }
   PyObject_GC_UnTrack(handle);
-  callback = SLOT(handle, vs.handle.callback);
-  args = SLOT(handle, vs.handle.args);
-  loop = SLOT(handle, vs.handle.loop);
-  context = SLOT(handle, vs.handle.context);
-  repr = SLOT(handle, vs.handle.repr);
-  traceback = SLOT(handle, vs.handle.source_traceback);
-  SLOT(handle, vs.handle.callback) = NULL;
-  SLOT(handle, vs.handle.args) = NULL;
-  SLOT(handle, vs.handle.loop) = NULL;
-  SLOT(handle, vs.handle.context) = NULL;
-  SLOT(handle, vs.handle.repr) = NULL;
-  SLOT(handle, vs.handle.source_traceback) = NULL;
-  Py_CLEAR(SLOT(handle, vs.handle.cancelled)); /* a bool */
-  if (type == vs.timer_type) {
-    Py_CLEAR(SLOT(handle, vs.timer.scheduled));
-    Py_CLEAR(SLOT(handle, vs.timer.when)); /* a number: or else it is still unseen */
-  }
+  for (i = 0; i < slots; i++)
+    old[i] = vs_swap(handle, *offsets[i], NULL);
   kept->items[kept->size++] = handle;
-  /* Only now, for these may run anything. */
-  Py_XDECREF(callback);
-  Py_XDECREF(args);
-  Py_XDECREF(loop);
-  Py_XDECREF(context);
-  Py_XDECREF(repr);
-  Py_XDECREF(traceback);
+  for (i = 0; i < slots; i++)
+    Py_XDECREF(old[i]);
 }
 
 /* Fills what Handle.__init__ fills. -> 0 or -1. */
-static int fill(PyObject *handle, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
-                PyObject *loop, PyObject *context) {
+static int fill_slots(PyObject *handle, PyObject *callback, PyObject *const *args,
+                      Py_ssize_t nargs, PyObject *loop, PyObject *context) {
   PyObject *tuple = PyTuple_New(nargs);
   Py_ssize_t i;
 
@@ -127,35 +116,33 @@ static int fill(PyObject *handle, PyObject *callback, PyObject *const *args, Py_
 
 PyObject *vs_handle_new(PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                         PyObject *loop, PyObject *context) {
-  PyObject *handle = take(&kept_handles, vs.handle_type);
+  PyObject *handle = reuse(&kept_handles, vs.handle_type);
 
-  if (handle != NULL && fill(handle, callback, args, nargs, loop, context) < 0)
+  if (handle != NULL && fill_slots(handle, callback, args, nargs, loop, context) < 0)
     Py_CLEAR(handle);
   return handle;
 }
 
 PyObject *vs_timer_new(PyObject *when, PyObject *callback, PyObject *const *args,
                        Py_ssize_t nargs, PyObject *loop, PyObject *context) {
-  PyObject *handle = take(&kept_timers, vs.timer_type);
+  PyObject *handle = reuse(&kept_timers, vs.timer_type);
 
   if (handle == NULL)
     return NULL;
   SLOT(handle, vs.timer.when) = Py_NewRef(when);
   SLOT(handle, vs.timer.scheduled) = Py_NewRef(Py_False);
-  if (fill(handle, callback, args, nargs, loop, context) < 0)
+  if (fill_slots(handle, callback, args, nargs, loop, context) < 0)
     Py_CLEAR(handle);
   return handle;
 }
 
 /* ------------------------------------------------------------------------------- running it */
 
-int vs_call_handling(PyObject *name, PyObject **args, size_t nargs, size_t at) {
-  PyObject *exc, *handled, *result;
-
+PyObject *vs_take_raised(void) {
 #if PY_VERSION_HEX >= 0x030C0000
-  exc = PyErr_GetRaisedException();
+  return PyErr_GetRaisedException();
 #else
-  PyObject *type, *traceback;
+  PyObject *type, *exc, *traceback;
 
   PyErr_Fetch(&type, &exc, &traceback);
   PyErr_NormalizeException(&type, &exc, &traceback);
@@ -163,8 +150,21 @@ int vs_call_handling(PyObject *name, PyObject **args, size_t nargs, size_t at) {
     PyException_SetTraceback(exc, traceback);
   Py_XDECREF(type);
   Py_XDECREF(traceback);
+  return exc;
 #endif
-  handled = PyErr_GetHandledException();
+}
+
+void vs_raise_again(PyObject *exc) {
+#if PY_VERSION_HEX >= 0x030C0000
+  PyErr_SetRaisedException(exc);
+#else
+  PyErr_Restore(Py_NewRef((PyObject *) Py_TYPE(exc)), exc, PyException_GetTraceback(exc));
+#endif
+}
+
+int vs_call_handling(PyObject *name, PyObject **args, size_t nargs, size_t at) {
+  PyObject *exc = vs_take_raised(), *handled = PyErr_GetHandledException(), *result;
+
   PyErr_SetHandledException(exc);
   args[at] = exc;
   result = PyObject_VectorcallMethod(name, args, nargs, NULL);
@@ -190,21 +190,33 @@ static PyObject *run_in(PyObject *context, PyObject *callback, PyObject *args) {
   return result;
 }
 
+int vs_handle_run_in_python(PyObject *loop, PyObject *handle) {
+  PyObject *result;
+
+  vs_handle_left(handle);
+  result = PyObject_CallMethodOneArg(loop, vs.names.run_handle, handle);
+  Py_DECREF(handle);
+  if (result == NULL)
+    return -1;
+  Py_DECREF(result);
+  return 0;
+}
+
 int vs_handle_run(PyObject *loop, PyObject *handle) {
   PyObject *context, *callback, *args, *result, *call[3];
 
-  if (!is_ours(handle))
-    goto other;
-  if (SLOT(handle, vs.handle.cancelled) == Py_True) {
+  if (!is_ours(handle)) /* something that a program put into the queue itself */
+    return vs_handle_run_in_python(loop, handle);
+  if (vs_is_cancelled(handle)) {
     give_back(handle);
     return 0;
   }
   context = SLOT(handle, vs.handle.context);
   callback = SLOT(handle, vs.handle.callback);
   args = SLOT(handle, vs.handle.args);
-  if (context == NULL || callback == NULL || args == NULL || !PyContext_CheckExact(context) ||
-      !PyTuple_CheckExact(args))
-    goto other;
+  if (SLOT(handle, vs.handle.cancelled) != Py_False || context == NULL || callback == NULL ||
+      args == NULL || !PyContext_CheckExact(context) || !PyTuple_CheckExact(args))
+    return vs_handle_run_in_python(loop, handle);
   Py_INCREF(context);
   Py_INCREF(callback);
   Py_INCREF(args);
@@ -227,14 +239,5 @@ int vs_handle_run(PyObject *loop, PyObject *handle) {
     vs_set(loop, vs.core.current_handle, Py_NewRef(Py_None));
   }
   give_back(handle);
-  return 0;
-
-other: /* something that a program put into the queue itself */
-  vs_handle_left(handle);
-  result = PyObject_CallMethodOneArg(loop, vs.names.run_handle, handle);
-  Py_DECREF(handle);
-  if (result == NULL)
-    return -1;
-  Py_DECREF(result);
   return 0;
 }

@@ -130,62 +130,6 @@ static int make_names(void) {
   return vs.loop_name == NULL || vs.minus_one == NULL ? -1 : 0;
 }
 
-/* ------------------------------------------------------------------ replacing the methods */
-
-typedef struct {
-  PyTypeObject **type;
-  PyMethodDef *methods;
-  int first; /* of METHODS, which are in the order of the tables */
-} replaced_t;
-
-static const replaced_t replaced[] = {
-    {&vs.core_type, vs_core_methods, CORE_CALL_SOON},
-    {&vs.handle_type, vs_handle_methods, HANDLE_CANCEL},
-    {&vs.timer_type, vs_timer_methods, TIMER_CANCEL},
-    {&vs.stream_type, vs_stream_methods, STREAM_WRITE},
-};
-enum { REPLACED = sizeof(replaced) / sizeof(*replaced) };
-
-/* Notes what the methods are now, by "Class.method" as well. -> a dict. */
-static PyObject *find_originals(void) {
-  PyObject *found = PyDict_New(), *original, *name;
-  PyMethodDef *def;
-  size_t i;
-  int r;
-
-  for (i = 0; found != NULL && i < REPLACED; i++) {
-    for (def = replaced[i].methods; found != NULL && def->ml_name != NULL; def++) {
-      original = PyObject_GetAttrString((PyObject *) *replaced[i].type, def->ml_name);
-      name = PyUnicode_FromFormat("%s.%s", (*replaced[i].type)->tp_name, def->ml_name);
-      r = original == NULL || name == NULL ? -1 : PyDict_SetItem(found, name, original);
-      Py_XDECREF(name);
-      Py_XSETREF(vs.originals[replaced[i].first + (def - replaced[i].methods)], original);
-      if (r < 0)
-        Py_CLEAR(found);
-    }
-  }
-  return found;
-}
-
-static int put(PyTypeObject *type, PyMethodDef *def) {
-  PyObject *descr = PyDescr_NewMethod(type, def);
-  int r = descr == NULL ? -1 : PyObject_SetAttrString((PyObject *) type, def->ml_name, descr);
-
-  Py_XDECREF(descr);
-  return r;
-}
-
-static int put_methods(void) {
-  PyMethodDef *def;
-  size_t i;
-
-  for (i = 0; i < REPLACED; i++)
-    for (def = replaced[i].methods; def->ml_name != NULL; def++)
-      if (put(*replaced[i].type, def) < 0)
-        return -1;
-  return 0;
-}
-
 /* -------------------------------------------------------------------------------- install() */
 
 static int find_clock(void) {
@@ -207,7 +151,8 @@ PyDoc_STRVAR(install_doc,
              "        asyncio)\n--\n\n"
              "Put the functions of this module in the place of the classes' methods.\n\n"
              "Returns what they were before, by \"Class.method\". An ImportError says that this\n"
-             "module and the classes do not fit; nothing has changed then. Once in a process.");
+             "module and the classes do not fit; after any error nothing has changed. Once in a\n"
+             "process.");
 
 static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   static char *known[] = {"table",           "Core",    "Handle", "TimerHandle", "Driver",
@@ -242,14 +187,17 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   vs.asyncio_dict = Py_NewRef(PyModule_GetDict(asyncio));
   vs.on_event = PyObject_GetAttrString(stream, "_on_event");
   vs.sleep_time = PyObject_GetAttrString(core, "_sleep_time");
-  if (vs.on_event == NULL || vs.sleep_time == NULL || make_names() < 0 || find_clock() < 0 || find_slots() < 0)
+  if (vs.on_event == NULL || vs.sleep_time == NULL || make_names() < 0 || find_clock() < 0 ||
+      find_slots() < 0)
     return NULL;
-  found = find_originals();
+  found = vs_find_originals();
   if (found == NULL)
     return NULL;
+  if (vs_put_methods() < 0) {
+    Py_DECREF(found);
+    return NULL;
+  }
   vs.table = table;
-  if (put_methods() < 0)
-    Py_CLEAR(found);
   return found;
 }
 

@@ -70,16 +70,19 @@ PyObject *vs_call_soon_threadsafe(PyObject *self, PyObject *const *args,
 static PyObject *schedule_at(PyObject *self, PyObject *when, PyObject *const *args,
                              Py_ssize_t nargs, PyObject *context) {
   PyObject *timer = vs_timer_new(when, args[1], args + 2, nargs - 2, self, context);
-  PyObject *timers = SLOT(self, vs.core.timers);
+  PyObject *timers = Py_XNewRef(SLOT(self, vs.core.timers));
 
-  if (timer == NULL)
+  if (timer == NULL) {
+    Py_XDECREF(timers);
     return NULL;
+  }
   if (!vs_is_timers(timers)) {
     PyErr_SetString(PyExc_TypeError, "the loop's timers were replaced");
     Py_CLEAR(timer);
   } else if (vs_timers_add((vs_timers_t *) timers, timer) < 0) {
     Py_CLEAR(timer);
   }
+  Py_XDECREF(timers);
   return timer;
 }
 
@@ -148,11 +151,15 @@ static int may_rebuild(PyObject *self) {
 
 PyObject *vs_timer_handle_cancelled(PyObject *self, PyObject *timer) {
   PyObject *timers = SLOT(self, vs.core.timers);
+  int r;
 
   if (!vs_is_timers(timers) || !PyObject_TypeCheck(timer, vs.timer_type))
     return vs_original(CORE_TIMER_HANDLE_CANCELLED, self, &timer, 1, NULL);
-  if (vs_timers_cancelled((vs_timers_t *) timers, timer) && may_rebuild(self) &&
-      vs_timers_compact((vs_timers_t *) timers, timer) < 0)
+  Py_INCREF(timers);
+  r = vs_timers_cancelled((vs_timers_t *) timers, timer) && may_rebuild(self)
+          ? vs_timers_compact((vs_timers_t *) timers, timer) : 0;
+  Py_DECREF(timers);
+  if (r < 0)
     return NULL;
   Py_RETURN_NONE;
 }

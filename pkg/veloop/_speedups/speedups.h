@@ -7,7 +7,20 @@
  * Two rules, for every function here. After whatever may run Python code (a call, a decref of an
  * object that may be the last one, an allocation that may start the garbage collector) slots are
  * read anew, and what is used further is owned. And no function leaves an object half changed
- * while such code runs. */
+ * while such code runs.
+ *
+ * The GIL is kept for a run of libuv that does not sleep and for a write of at most 64 KiB. Neither
+ * may wait, least of all for another thread of ours, which would wait for the GIL:
+ *   - sockets are read and written with MSG_DONTWAIT (_uv/shim/port.h), for O_NONBLOCK is of the
+ *     open file, which other processes may have, and may have cleared;
+ *   - of a listener that is in blocking mode only the connection that it was told of is taken;
+ *   - what is only watched, and a process' end (a pidfd), is not touched; libuv's eventfd, and the
+ *     pair of sockets for signals, nobody else has;
+ *   - name resolution is done by libuv's threads, and its lock is never held for long;
+ *   - pipes and ttys may be in blocking mode: with one of these the GIL is given away, as it is on
+ *     other systems and with the system's libuv, where there is no port.h.
+ * vl_loop_may_wait and vl_stream_may_wait say which it is. What is left: another process that
+ * takes, between libuv's poll and its accept, the connection from a listener in blocking mode. */
 #ifndef VL_SPEEDUPS_H
 #define VL_SPEEDUPS_H
 
@@ -88,15 +101,38 @@ extern vs_state_t vs;
 
 #define SLOT(object, offset) (*(PyObject **) ((char *) (object) + (offset)))
 
-/* Steals value. The old one goes last: its destructor may look at the object. */
-static inline void vs_set(PyObject *object, Py_ssize_t offset, PyObject *value) {
+/* A slot may be NULL, for programs can delete it, and may hold anything, for they can assign to it:
+ * whatever it should be, a bool say, its decref may run code. So: first vs_swap, then everything
+ * else that changes, and the decref of what vs_swap gave last. */
+
+/* Steals value. -> what was there, owned, or NULL. */
+static inline PyObject *vs_swap(PyObject *object, Py_ssize_t offset, PyObject *value) {
   PyObject *old = SLOT(object, offset);
 
   SLOT(object, offset) = value;
+  return old;
+}
+
+/* vs_swap, where it is the last thing to do. */
+static inline void vs_set(PyObject *object, Py_ssize_t offset, PyObject *value) {
+  PyObject *old = vs_swap(object, offset, value);
+
   Py_XDECREF(old);
 }
 
+/* Was this handle cancelled? Runs no code: what only its __bool__ could say is not taken for it. */
+static inline int vs_is_cancelled(PyObject *handle) {
+  PyObject *cancelled = SLOT(handle, vs.handle.cancelled);
+
+  return cancelled == Py_True || (cancelled != NULL && PyLong_CheckExact(cancelled) &&
+                                  PyObject_IsTrue(cancelled));
+}
+
 /* -------------------------------------------------------------------------------- exceptions */
+
+/* The exception that is set, with its traceback; and set again, steals it. */
+PyObject *vs_take_raised(void);
+void vs_raise_again(PyObject *exc);
 
 /* Does the exception that is set leave the loop? */
 static inline int vs_leaves(void) {
@@ -151,10 +187,10 @@ typedef struct {
 extern PyTypeObject vs_timers_type;
 #define vs_is_timers(object) ((object) != NULL && Py_TYPE(object) == &vs_timers_type)
 
-void vs_timers_set_scheduled(PyObject *timer, PyObject *value);
 int vs_timers_add(vs_timers_t *timers, PyObject *timer);
 int vs_timers_cancelled(vs_timers_t *timers, PyObject *timer);
 int vs_timers_compact(vs_timers_t *timers, PyObject *timer);
+void vs_timers_clear(vs_timers_t *timers);
 int vs_timers_next_when(vs_timers_t *timers, double *when); /* -> whether there is one */
 int vs_timers_pop_due(vs_timers_t *timers, PyObject *now, vs_queue_t *due);
 
@@ -182,6 +218,7 @@ void vs_handle_left(PyObject *handle);
 void vs_handle_drop(PyObject *handle);
 /* Runs it and lets go of it. -> 0, or -1 with an exception that leaves the loop. */
 int vs_handle_run(PyObject *loop, PyObject *handle);
+int vs_handle_run_in_python(PyObject *loop, PyObject *handle); /* by Core._run_handle */
 
 typedef struct {
   PyObject *loop, *driver;
@@ -214,5 +251,10 @@ PyObject *vs_timer_handle_cancelled(PyObject *self, PyObject *timer);
 extern PyMethodDef vs_core_methods[], vs_handle_methods[], vs_timer_methods[],
     vs_stream_methods[];
 PyObject *vs_run_until_stopped(PyObject *self, PyObject *unused);
+
+/* methods.c: notes what the methods are now, by "Class.method" as well -> a dict; and replaces
+ * them, all or none -> 0 or -1. */
+PyObject *vs_find_originals(void);
+int vs_put_methods(void);
 
 #endif

@@ -1,8 +1,8 @@
 /* StreamTransport: what was read goes to the protocol, what is written to the socket. */
 #include "speedups.h"
 
-/* Up to this many bytes are written with the GIL held: the socket does not block, and giving the
- * GIL away means, where other threads compute, to wait 5 ms for it after each message. */
+/* Up to this many bytes are written with the GIL held, see speedups.h: giving it away means, where
+ * other threads compute, to wait 5 ms for it after each message. */
 enum { WRITE_MAX = 64 * 1024 };
 
 /* ---------------------------------------------------------------------------------- reading */
@@ -92,51 +92,54 @@ static int pass_on(PyObject *stream, PyObject *name, const char *data, Py_ssize_
 
 /* An interrupt: what was not given to the protocol yet is kept for the next run. */
 static int interrupted(PyObject *stream, const char *data, Py_ssize_t size) {
-  PyObject *type, *value, *traceback;
+  PyObject *exc;
 
-  PyErr_Fetch(&type, &value, &traceback);
-  if (size > 0 && pass_on(stream, vs.names.hold, data, size) < 0) {
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-  } else {
-    PyErr_Restore(type, value, traceback);
+  if (size > 0) {
+    exc = vs_take_raised();
+    if (pass_on(stream, vs.names.hold, data, size) < 0)
+      Py_DECREF(exc);
+    else
+      vs_raise_again(exc);
   }
   return -1;
 }
 
+/* Is there room in it? Else an exception is set. */
+static int check_buffer(const Py_buffer *view) {
+  if (view->len == 0)
+    PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+  else if (view->readonly)
+    PyErr_SetString(PyExc_TypeError, "cannot modify read-only memory");
+  else
+    return 1;
+  return 0;
+}
+
 /* Copies the beginning of data into a memoryview, where it is bytes, or can be seen as bytes. */
 static Py_ssize_t copy_into(PyObject *memory, const char *data, Py_ssize_t size) {
-  Py_buffer *wanted = PyMemoryView_GET_BUFFER(memory), view;
-  int strided = wanted->ndim == 1 && strcmp(wanted->format, "B") == 0;
+  Py_buffer view;
 
-  if (wanted->len == 0) {
-    PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+  if (PyObject_GetBuffer(memory, &view, PyBUF_FULL_RO) < 0) /* released */
     return -1;
-  }
-  if (wanted->readonly) {
-    PyErr_SetString(PyExc_TypeError, "cannot modify read-only memory");
-    return -1;
-  }
-  if (PyObject_GetBuffer(memory, &view, strided ? PyBUF_FULL : PyBUF_WRITABLE) < 0) {
-    if (PyErr_ExceptionMatches(PyExc_BufferError)) {
-      PyErr_Clear();
-      PyErr_SetString(PyExc_TypeError, "memoryview: casts are restricted to C-contiguous views");
-    }
-    return -1;
-  }
   if (size > view.len)
     size = view.len;
-  if (!strided)
-    memcpy(view.buf, data, (size_t) size);
-  else if (PyBuffer_FromContiguous(&view, data, size, 'C') < 0)
+  if (view.ndim == 1 && strcmp(view.format, "B") == 0) {
+    if (!check_buffer(&view) || PyBuffer_FromContiguous(&view, data, size, 'C') < 0)
+      size = -1;
+  } else if (!PyBuffer_IsContiguous(&view, 'C')) {
+    PyErr_SetString(PyExc_TypeError, "memoryview: casts are restricted to C-contiguous views");
     size = -1;
+  } else if (check_buffer(&view)) {
+    memcpy(view.buf, data, (size_t) size);
+  } else {
+    size = -1;
+  }
   PyBuffer_Release(&view);
   return size;
 }
 
 /* Copies the beginning of data into the protocol's next buffer. -> how much, or -1. */
-static Py_ssize_t fill(PyObject *stream, const char *data, Py_ssize_t size) {
+static Py_ssize_t fill_buffer(PyObject *stream, const char *data, Py_ssize_t size) {
   PyObject *buffer = call_protocol(stream, vs.names.get_buffer, vs.minus_one), *memory;
 
   if (buffer == NULL)
@@ -152,7 +155,7 @@ static Py_ssize_t fill(PyObject *stream, const char *data, Py_ssize_t size) {
 
 /* The first piece for a BufferedProtocol, nearly always the only one. */
 int vs_stream_feed(PyObject *stream, const char *data, Py_ssize_t size) {
-  Py_ssize_t n = fill(stream, data, size);
+  Py_ssize_t n = fill_buffer(stream, data, size);
   PyObject *rest = NULL, *count, *result;
   int r = 0;
 
@@ -191,7 +194,7 @@ static PyObject *write_out(PyObject *self, vl_handle_t *handle, const char *data
   PyObject *count, *result;
   int64_t queued;
 
-  if (size <= WRITE_MAX) {
+  if (size <= WRITE_MAX && !vs.table->stream_may_wait(handle)) {
     queued = vs.table->write(handle, data, (size_t) size);
   } else {
     Py_BEGIN_ALLOW_THREADS

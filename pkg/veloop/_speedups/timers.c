@@ -15,22 +15,14 @@ static int timers_traverse(PyObject *self, visitproc visit, void *arg) {
 }
 
 static int timers_clear(PyObject *self) {
-  vs_timers_t *timers = (vs_timers_t *) self;
-  PyObject *timer;
-
-  while (timers->size > 0) {
-    timer = timers->heap[--timers->size].timer;
-    vs_timers_set_scheduled(timer, Py_False);
-    vs_handle_drop(timer);
-  }
-  timers->cancelled = 0;
+  vs_timers_clear((vs_timers_t *) self);
   return 0;
 }
 
 static void timers_dealloc(PyObject *self) {
   PyObject_GC_UnTrack(self);
-  timers_clear(self);
-  PyMem_Free(((vs_timers_t *) self)->heap);
+  vs_timers_clear((vs_timers_t *) self);
+  PyMem_Free(((vs_timers_t *) self)->heap); /* of timers that were added meanwhile */
   Py_TYPE(self)->tp_free(self);
 }
 
@@ -79,25 +71,36 @@ static PyObject *timers_pop_due(PyObject *self, PyObject *args) {
 
 static PyObject *timers_clear_method(PyObject *self, PyObject *unused) {
   (void) unused;
-  timers_clear(self);
+  vs_timers_clear((vs_timers_t *) self);
   Py_RETURN_NONE;
 }
 
 static PyObject *timers_heap(PyObject *self, void *unused) {
   vs_timers_t *timers = (vs_timers_t *) self;
-  PyObject *list = PyList_New(0), *entry;
-  Py_ssize_t i;
-  int r;
+  Py_ssize_t size = timers->size, i;
+  vs_entry_t *copy = PyMem_New(vs_entry_t, (size_t) size + 1);
+  PyObject *list, *entry;
 
   (void) unused;
-  for (i = 0; list != NULL && i < timers->size; i++) {
-    entry = Py_BuildValue("dKO", timers->heap[i].when, (unsigned long long) timers->heap[i].order,
-                          timers->heap[i].timer);
-    r = entry == NULL ? -1 : PyList_Append(list, entry);
-    Py_XDECREF(entry);
-    if (r < 0)
-      Py_CLEAR(list);
+  if (copy == NULL)
+    return PyErr_NoMemory();
+  /* Whatever is made from here on may start the garbage collector, which may change the heap. */
+  for (i = 0; i < size; i++) {
+    copy[i] = timers->heap[i];
+    Py_INCREF(copy[i].timer);
   }
+  list = PyList_New(0);
+  for (i = 0; i < size; i++) {
+    if (list != NULL) {
+      entry = Py_BuildValue("dKO", copy[i].when, (unsigned long long) copy[i].order,
+                            copy[i].timer);
+      if (entry == NULL || PyList_Append(list, entry) < 0)
+        Py_CLEAR(list);
+      Py_XDECREF(entry);
+    }
+    vs_handle_drop(copy[i].timer);
+  }
+  PyMem_Free(copy);
   return list;
 }
 

@@ -4,13 +4,14 @@
 /* While callbacks keep the loop busy it looks for I/O this often, as in core.py. */
 #define POLL_EVERY 100e-6
 #define LONGEST_SLEEP (24 * 3600.0)
-/* Looking takes no time, so the GIL is kept; but other threads must get it some time (seconds). */
+/* Looking takes no time, so the GIL is kept, see speedups.h; but other threads must get it some
+ * time (seconds). */
 #define RELEASE_EVERY 5e-3
 
 /* -------------------------------------------------------------------------------- the poll */
 
 /* What Driver.take does. */
-static int take(vs_run_t *run, int n, int64_t taken) {
+static int take_records(vs_run_t *run, int n, int64_t taken) {
   PyObject *count, *result, *records;
 
   if (n < 0) { /* raises */
@@ -31,18 +32,26 @@ static int take(vs_run_t *run, int n, int64_t taken) {
     Py_XDECREF(records);
     return -1;
   }
-  vs_set(run->driver, vs.driver.records, records);
+  records = vs_swap(run->driver, vs.driver.records, records);
   vs_set(run->driver, vs.driver.taken, count);
+  Py_XDECREF(records);
   return 0;
 }
 
-static int poll(vs_run_t *run, double timeout) {
-  long long taken = PyLong_AsLongLong(SLOT(run->driver, vs.driver.taken));
+static int poll_io(vs_run_t *run, double timeout) {
+  PyObject *count = SLOT(run->driver, vs.driver.taken);
+  long long taken;
   int n;
 
+  if (count == NULL || !PyLong_CheckExact(count)) {
+    PyErr_SetString(PyExc_TypeError, "the driver's count was replaced");
+    return -1;
+  }
+  taken = PyLong_AsLongLong(count);
   if (taken == -1 && PyErr_Occurred())
     return -1;
-  if (timeout == 0.0 && run->polled - run->released < RELEASE_EVERY) {
+  if (timeout == 0.0 && run->polled - run->released < RELEASE_EVERY &&
+      !vs.table->loop_may_wait(run->uv)) {
     n = vs.table->run(run->uv, 0.0, taken);
     run->polled = vs_clock();
   } else {
@@ -51,32 +60,34 @@ static int poll(vs_run_t *run, double timeout) {
     Py_END_ALLOW_THREADS
     run->polled = run->released = vs_clock();
   }
-  return n == 0 ? 0 : take(run, n, taken);
+  return n == 0 ? 0 : take_records(run, n, taken);
 }
 
-/* -> seconds until the next timer, negative without one; -2 with an exception. */
-static double sleep_time(vs_run_t *run) {
-  PyObject *now;
-  double when, seconds;
+/* Seconds until the next timer, negative without one. -> 0, or -1 with an exception. */
+static int sleep_time(vs_run_t *run, double *seconds) {
+  PyObject *number;
+  double when = 0.0;
 
-  if (run->asks) {
-    now = PyObject_CallMethodNoArgs(run->loop, vs.names.sleep_time);
-    seconds = now == NULL ? -2.0 : PyFloat_AsDouble(now);
-    Py_XDECREF(now);
-    return PyErr_Occurred() ? -2.0 : seconds;
+  if (!run->asks && !vs_timers_next_when(run->timers, &when)) {
+    *seconds = -1.0;
+    return 0;
   }
-  if (!vs_timers_next_when(run->timers, &when))
-    return -1.0;
-  now = vs_time(run->loop);
-  if (now == NULL)
-    return -2.0;
-  seconds = when - PyFloat_AsDouble(now);
-  Py_DECREF(now);
-  if (PyErr_Occurred())
-    return -2.0;
-  if (seconds > LONGEST_SLEEP)
-    return LONGEST_SLEEP;
-  return seconds > 0.0 ? seconds : 0.0;
+  number = run->asks ? PyObject_CallMethodNoArgs(run->loop, vs.names.sleep_time)
+                     : vs_time(run->loop);
+  if (number == NULL)
+    return -1;
+  *seconds = PyFloat_AsDouble(number);
+  Py_DECREF(number);
+  if (*seconds == -1.0 && PyErr_Occurred())
+    return -1;
+  if (!run->asks) {
+    *seconds = when - *seconds;
+    if (*seconds > LONGEST_SLEEP)
+      *seconds = LONGEST_SLEEP;
+    else if (!(*seconds > 0.0))
+      *seconds = 0.0;
+  }
+  return 0;
 }
 
 /* -------------------------------------------------------------------------------- the turn */
@@ -95,22 +106,35 @@ static int run_handles(vs_run_t *run) {
   return 0;
 }
 
-static int run_due(vs_run_t *run) {
-  PyObject *timer;
-
-  while ((timer = vs_queue_pop(run->due)) != NULL)
-    if (vs_handle_run(run->loop, timer) < 0)
-      return -1;
-  return 0;
-}
-
-/* -> 1 to stop, -1 with an exception. */
+/* -> 0 or 1, or -1 with an exception. */
 static int is_set(PyObject *loop, Py_ssize_t offset) {
   PyObject *flag = SLOT(loop, offset);
+  int r;
 
-  if (flag == Py_False)
+  if (flag == Py_False || flag == NULL)
     return 0;
-  return flag == NULL ? 0 : PyObject_IsTrue(flag);
+  if (flag == Py_True)
+    return 1;
+  Py_INCREF(flag);
+  r = PyObject_IsTrue(flag);
+  Py_DECREF(flag);
+  return r;
+}
+
+/* The debug mode may have been switched on in this turn: for these it holds. */
+static int run_due(vs_run_t *run) {
+  PyObject *timer;
+  int r;
+
+  while ((timer = vs_queue_pop(run->due)) != NULL) {
+    if (SLOT(run->loop, vs.core.debug) == Py_False)
+      r = vs_handle_run(run->loop, timer);
+    else
+      r = vs_handle_run_in_python(run->loop, timer);
+    if (r < 0)
+      return -1;
+  }
+  return 0;
 }
 
 static int turn(vs_run_t *run) {
@@ -122,12 +146,10 @@ static int turn(vs_run_t *run) {
     return -1;
   if (run->ready->size > 0 || run->due->size > 0 || stopping)
     timeout = 0.0;
-  else if (run->timers->size > 0)
-    timeout = sleep_time(run);
-  if (timeout == -2.0)
+  else if (run->timers->size > 0 && sleep_time(run, &timeout) < 0)
     return -1;
-  if (SLOT(run->driver, vs.driver.records) == Py_None && (timeout != 0.0 || vs_clock() - run->polled > POLL_EVERY) &&
-      poll(run, timeout) < 0)
+  if (SLOT(run->driver, vs.driver.records) == Py_None &&
+      (timeout != 0.0 || vs_clock() - run->polled > POLL_EVERY) && poll_io(run, timeout) < 0)
     return -1;
   if (PyErr_CheckSignals() < 0)
     return -1;

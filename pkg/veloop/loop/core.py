@@ -126,12 +126,13 @@ class Core(asyncio.AbstractEventLoop):
             self._signals.enter()
             self._run_until_stopped()
         finally:
+            # An interrupt may come at any call: what would refuse the next run goes first.
             self._stopping = False
             self._thread_id = None
             asyncio._set_running_loop(None)
+            self._driver.leave()
             self._origin_tracking.set(False)
             sys.set_asyncgen_hooks(*old_hooks)
-            self._driver.leave()
             self._signals.leave()
 
     def _run_until_stopped(self) -> None:

@@ -6,7 +6,8 @@ vl_loop_t *vl_loop_new(int *status);
 int vl_loop_close(vl_loop_t *loop);
 void vl_loop_free(vl_loop_t *loop);
 
-/* Declares the calling thread the owner, until vl_loop_leave: other threads are refused. */
+/* Declares the calling thread the owner, until vl_loop_leave: other threads are refused. Is it the
+ * owner already, nothing changes. */
 int vl_loop_enter(vl_loop_t *loop);
 void vl_loop_leave(vl_loop_t *loop);
 

@@ -13,17 +13,25 @@ enum { VL_FAULT_RECEIVE, VL_FAULT_SEND, VL_FAULT_ACCEPT, VL_FAULT_CONNECT, VL_FA
 /* Shall this call fail? Sets errno. */
 int vl_fault(int kind, const char *file);
 
-/* In libuv's files it is port.h that redirects this one, too. */
+/* In libuv's files it is port.h that redirects these, too. */
 #ifdef read
 #undef read
-#define read(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : vl_port_read(__VA_ARGS__))
+#undef recvmsg
+#undef recvmmsg
+#undef write
+#undef writev
 #else
-#define read(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : (read)(__VA_ARGS__))
+#define vl_port_any_read (read)
+#define vl_port_recvmsg (recvmsg)
+#define vl_port_recvmmsg (recvmmsg)
+#define vl_port_any_write (write)
+#define vl_port_any_writev (writev)
 #endif
-#define recvmsg(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : (recvmsg)(__VA_ARGS__))
-#define recvmmsg(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : (recvmmsg)(__VA_ARGS__))
-#define write(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (write)(__VA_ARGS__))
-#define writev(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (writev)(__VA_ARGS__))
+#define read(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : vl_port_any_read(__VA_ARGS__))
+#define recvmsg(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : vl_port_recvmsg(__VA_ARGS__))
+#define recvmmsg(...) (vl_fault(VL_FAULT_RECEIVE, __FILE__) ? -1 : vl_port_recvmmsg(__VA_ARGS__))
+#define write(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : vl_port_any_write(__VA_ARGS__))
+#define writev(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : vl_port_any_writev(__VA_ARGS__))
 #define accept4(...) (vl_fault(VL_FAULT_ACCEPT, __FILE__) ? -1 : (accept4)(__VA_ARGS__))
 #define connect(...) (vl_fault(VL_FAULT_CONNECT, __FILE__) ? -1 : (connect)(__VA_ARGS__))
 #define socket(...) (vl_fault(VL_FAULT_OPEN, __FILE__) ? -1 : (socket)(__VA_ARGS__))

@@ -30,6 +30,8 @@ void vl_handle_discard(vl_handle_t *handle) {
 static void on_close(uv_handle_t *uv) {
   vl_handle_t *handle = uv->data;
 
+  if (uv->type == UV_NAMED_PIPE)
+    handle->loop->pipes--;
   vl_stream_drop_queue(handle);
   vl_handle_discard(handle);
 }

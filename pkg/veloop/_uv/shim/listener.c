@@ -79,19 +79,29 @@ static void tell(vl_handle_t *listener, int64_t a, int64_t b) {
   vl_emit(listener->loop, VL_ACCEPT, listener->id, a, b);
 }
 
+/* How many connections may be taken. Where another process that has the socket wants it in
+ * blocking mode, the first is there, but a second one we might wait for. */
+static int batch_of(vl_handle_t *listener) {
+#ifndef _WIN32
+  if (!(fcntl(listener->fd, F_GETFL) & O_NONBLOCK))
+    return 1;
+#endif
+  return listener->batch;
+}
+
 static void on_acceptable(uv_poll_t *poll, int status, int events) {
   vl_handle_t *listener = poll->data, *handle = NULL;
   vl_loop_t *loop = listener->loop;
   char *addresses;
   size_t size = 0;
   int32_t fd32;
-  int i, fd;
+  int i, fd, batch = batch_of(listener);
   int64_t r;
 
   (void) events;
   if (status < 0)
     uv_poll_start(poll, UV_READABLE, on_acceptable); /* libuv stops a watch that had POLLERR */
-  for (i = 0; i < listener->batch; i++) {
+  for (i = 0; i < batch; i++) {
     addresses = vl_slab_room(loop, SLAB_SIZE, ADDRESSES_MAX);
     if (addresses == NULL)
       return;

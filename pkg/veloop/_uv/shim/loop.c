@@ -29,10 +29,11 @@ static void on_wakeup(uv_async_t *async) { (void) async; }
 static void on_sleeper(uv_timer_t *timer) { (void) timer; }
 
 int vl_loop_enter(vl_loop_t *loop) {
-  uint64_t nobody = 0;
+  uint64_t owner = 0;
 
   VL_GUARD(loop);
-  if (!atomic_compare_exchange_strong(&loop->owner, &nobody, vl_self()))
+  /* An interrupt may have come between this and vl_loop_leave: then it is the caller's already. */
+  if (!atomic_compare_exchange_strong(&loop->owner, &owner, vl_self()) && owner != vl_self())
     return vl_refuse(loop); /* two threads at once */
   return 0;
 }
@@ -78,6 +79,11 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
     return uv_translate_sys_error(vl_port_poll_errno);
   return loop->ring_len;
 }
+
+/* May vl_loop_run with timeout 0 wait all the same? Not for sockets, see port.h, nor for what is
+ * only watched. A listener takes no more than it was told of, see listener.c. But a pipe may be in
+ * blocking mode, if another process that has it, too, wants it so. */
+int vl_loop_may_wait(vl_loop_t *loop) { return VL_SOCKETS_MAY_WAIT || loop->pipes != 0; }
 
 int vl_loop_wakeup(vl_loop_t *loop) {
   int r = 0;

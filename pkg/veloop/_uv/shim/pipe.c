@@ -63,6 +63,7 @@ int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
     return r;
   }
   handle->uv.pipe.data = handle;
+  loop->pipes++; /* until it is freed */
   r = open_copy(handle, fd);
   if (r != 0) {
     vl_handle_close_unguarded(handle);

@@ -179,7 +179,7 @@ long vl_port_refused(long number) {
 }
 
 ssize_t vl_port_sendmsg(int fd, const struct msghdr *message, int flags) {
-  ssize_t r = sendmsg(fd, message, flags);
+  ssize_t r = sendmsg(fd, message, flags | MSG_DONTWAIT);
 
   if (r < 0 && errno == ENOBUFS)
     errno = VL_PORT_ENOBUFS;
@@ -187,7 +187,7 @@ ssize_t vl_port_sendmsg(int fd, const struct msghdr *message, int flags) {
 }
 
 int vl_port_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
-  int r = sendmmsg(fd, messages, count, flags);
+  int r = sendmmsg(fd, messages, count, flags | MSG_DONTWAIT);
 
   if (r < 0 && errno == ENOBUFS)
     errno = VL_PORT_ENOBUFS;

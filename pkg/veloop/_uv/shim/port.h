@@ -14,6 +14,9 @@
  *   no name is resolved any more. So we keep the count, to reset it. Libuv's own declaration of
  *   the variable becomes, with this macro, one of the function.
  * sendmsg, sendmmsg: ENOBUFS becomes an errno that libuv does not take for EAGAIN (see udp.c).
+ * read, write, writev in stream.c; recvmsg, recvmmsg, sendmsg, sendmmsg: never wait if it is a socket,
+ *   also where another process that has it cleared O_NONBLOCK, as a child does with its standard
+ *   input. The accelerator keeps the GIL meanwhile; and a loop must not wait for one client.
  * nthreads: how many threads the pool has. Kept by us for the same reason: a child that ends would
  *   wait, in libuv's destructor, for threads of the parent.
  * pthread_create: libuv aborts when it cannot have as many threads for its pool as it wants. It gets
@@ -59,6 +62,7 @@ int vl_port_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -74,6 +78,10 @@ pid_t vl_port_waitpid(pid_t pid, int *status, int options);
 int vl_port_keeps_flags(int command);
 int vl_port_execvp(void);
 ssize_t vl_port_read(int fd, void *data, size_t size);
+struct iovec;
+ssize_t vl_port_receive(int fd, void *data, size_t size);
+ssize_t vl_port_write(int fd, const void *data, size_t size);
+ssize_t vl_port_writev(int fd, const struct iovec *pieces, int count);
 
 #define epoll_ctl vl_port_epoll_ctl
 #define epoll_pwait vl_port_epoll_pwait
@@ -99,5 +107,24 @@ ssize_t vl_port_read(int fd, void *data, size_t size);
 #define fcntl(fd, ...) \
   (vl_port_keeps_flags((int) vl_port_first(__VA_ARGS__, 0)) ? 0 : (fcntl)(fd, __VA_ARGS__))
 #define execvp(file, arguments) ((void) (file), (void) (arguments), vl_port_execvp())
-#define read(fd, data, size) vl_port_read(fd, data, size)
+
+/* Is this stream.c? Known when it is compiled. */
+#define vl_port_in_stream() \
+  (__builtin_strcmp( \
+       &__FILE__[sizeof(__FILE__) > sizeof("stream.c") ? sizeof(__FILE__) - sizeof("stream.c") : 0], \
+       "stream.c") == 0)
+#define vl_port_any_read(fd, data, size) \
+  (vl_port_in_stream() ? vl_port_receive(fd, data, size) : vl_port_read(fd, data, size))
+#define vl_port_any_write(fd, data, size) \
+  (vl_port_in_stream() ? vl_port_write(fd, data, size) : (write)(fd, data, size))
+#define vl_port_any_writev(fd, pieces, count) \
+  (vl_port_in_stream() ? vl_port_writev(fd, pieces, count) : (writev)(fd, pieces, count))
+#define vl_port_recvmsg(fd, message, flags) (recvmsg)(fd, message, (flags) | MSG_DONTWAIT)
+#define vl_port_recvmmsg(fd, messages, count, flags, timeout) \
+  (recvmmsg)(fd, messages, count, (flags) | MSG_DONTWAIT, timeout)
+#define read(...) vl_port_any_read(__VA_ARGS__)
+#define write(...) vl_port_any_write(__VA_ARGS__)
+#define writev(...) vl_port_any_writev(__VA_ARGS__)
+#define recvmsg(...) vl_port_recvmsg(__VA_ARGS__)
+#define recvmmsg(...) vl_port_recvmmsg(__VA_ARGS__)
 #endif

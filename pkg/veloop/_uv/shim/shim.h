@@ -53,6 +53,7 @@ struct vl_loop {
   vl_handle_t **polls; /* by descriptor */
   int npolls;
   vl_dns_t *requests; /* not freed yet */
+  int pipes; /* streams that may be no sockets, see vl_loop_may_wait */
   vl_loop_t *next_zombie;
   enum { OWNED, ZOMBIE, RELEASED } state; /* by Python; by the list of zombies too; by it alone */
 };
@@ -133,15 +134,18 @@ int vl_handle_fileno_unguarded(vl_handle_t *handle);
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle);
 void vl_poll_forget(vl_loop_t *loop, int fd);
 void vl_stream_drop_queue(vl_handle_t *handle);
+int vl_stream_may_wait(vl_handle_t *handle);
+int vl_loop_may_wait(vl_loop_t *loop);
 void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);
 void vl_dns_forked(void);
 
-/* Without port.h libuv would close a borrowed descriptor, and gets a copy instead. */
+/* Without port.h libuv would close a borrowed descriptor, and gets a copy instead; and a socket that
+ * is not in non-blocking mode any more may keep it waiting. */
 #if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
-enum { VL_CAN_BORROW = 1 };
+enum { VL_CAN_BORROW = 1, VL_SOCKETS_MAY_WAIT = 0 };
 #else
-enum { VL_CAN_BORROW = 0 };
+enum { VL_CAN_BORROW = 0, VL_SOCKETS_MAY_WAIT = 1 };
 #endif
 /* What libuv is told instead of ENOBUFS where it sends datagrams: no system has such an errno. */
 enum { VL_PORT_ENOBUFS = 1 << 20 };

@@ -1,6 +1,12 @@
 /* Streams: reading into the slab; writing at once, and a queue for what does not go out. */
 #include "shim.h"
 
+#ifdef __linux__
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#endif
+
 enum {
   CHUNK_MIN = 16 * 1024, /* small writes share a chunk */
   CHUNK_MAX = 1 << 30,   /* libuv counts what it wrote in an int */
@@ -244,6 +250,11 @@ int64_t vl_stream_writev(vl_handle_t *handle, char **data, size_t *sizes, int co
   return queue_rest(handle, data, sizes, count, (size_t) done);
 }
 
+/* May a write wait? Then the accelerator gives the GIL away. */
+int vl_stream_may_wait(vl_handle_t *handle) {
+  return VL_SOCKETS_MAY_WAIT || handle->uv.handle.type != UV_TCP;
+}
+
 int64_t vl_stream_queued(vl_handle_t *handle) {
   VL_GUARD(handle->loop);
   return (int64_t) (handle->waiting_size + uv_stream_get_write_queue_size(&handle->uv.stream));
@@ -256,3 +267,27 @@ int vl_stream_shutdown(vl_handle_t *handle) {
   handle->shutting = 1;
   return 0;
 }
+
+/* ------------------------------------------- what libuv's stream.c calls instead, see port.h */
+
+#ifdef __linux__
+/* Mostly of sockets. The parentheses: faults.h has had its turn in libuv's file. */
+ssize_t vl_port_receive(int fd, void *data, size_t size) {
+  ssize_t r = recv(fd, data, size, MSG_DONTWAIT);
+
+  return r == -1 && errno == ENOTSOCK ? (read)(fd, data, size) : r;
+}
+
+ssize_t vl_port_write(int fd, const void *data, size_t size) {
+  ssize_t r = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+  return r == -1 && errno == ENOTSOCK ? (write)(fd, data, size) : r;
+}
+
+ssize_t vl_port_writev(int fd, const struct iovec *pieces, int count) {
+  struct msghdr message = {.msg_iov = (struct iovec *) pieces, .msg_iovlen = (size_t) count};
+  ssize_t r = (sendmsg)(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+  return r == -1 && errno == ENOTSOCK ? (writev)(fd, pieces, count) : r;
+}
+#endif

@@ -8,7 +8,7 @@
 
 #include "../decl/types.h"
 
-enum { VL_TABLE_VERSION = 1 };
+enum { VL_TABLE_VERSION = 2 };
 
 typedef struct vl_table {
   int64_t size; /* of this struct */
@@ -18,6 +18,9 @@ typedef struct vl_table {
   int64_t *(*ring)(vl_loop_t *loop);
   char *(*slab)(vl_loop_t *loop);
   int64_t (*write)(vl_handle_t *handle, const char *data, size_t size);
+  /* Then the GIL is given away: for `run` with timeout 0, for `write`. */
+  int (*loop_may_wait)(vl_loop_t *loop);
+  int (*stream_may_wait)(vl_handle_t *handle);
 } vl_table_t;
 
 #endif

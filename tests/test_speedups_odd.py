@@ -1,0 +1,316 @@
+"""_speedups: slots that programs deleted or filled with odd things, and code run at odd times.
+
+What would end the process runs in one of its own.
+"""
+
+import asyncio
+import gc
+import math
+import threading
+
+import pytest
+
+import veloop
+from helpers import run, run_turns
+from speedups_helpers import VARIANTS, accelerated_only, pair, python, resident, use
+
+pytestmark = accelerated_only
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request, monkeypatch):
+    use(request.param, monkeypatch)
+    return request.param
+
+
+@pytest.fixture
+def loop_kind(variant):
+    return "veloop"
+
+
+# ------------------------------------------------------------ it used to end the process
+
+
+def test_destructor_of_a_time_may_run_another_loop():
+    """The handles that the other loop gives back fill the list of those that are kept."""
+    code = """
+import threading, veloop
+loop = veloop.new_event_loop()
+
+def other():
+    second = veloop.new_event_loop()
+    now = second.time()
+    for _ in range(1100):
+        second.call_at(now, int)
+    second.call_at(now, second.stop)
+    second.run_forever()
+    second.close()
+
+class Time(float):
+    def __del__(self):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+loop.call_at(Time(loop.time()), int)
+for _ in range(3):
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+timers = [loop.call_later(0, int) for _ in range(3000)]
+loop.call_soon(loop.stop)
+loop.run_forever()
+loop.close()
+print(len(set(map(id, timers))))
+"""
+    assert python(code) == ["3000"]
+
+
+def test_destructor_of_scheduled_may_schedule_timers():
+    code = """
+import veloop
+loop = veloop.new_event_loop()
+kept = []
+
+class Scheduled:
+    def __del__(self):
+        kept.extend(loop.call_later(5000, int) for _ in range(20000))
+
+timers = [loop.call_later(1000 - i, int) for i in range(300)]
+timers[20]._scheduled = Scheduled()
+for timer in timers[10:290]:
+    timer.cancel()
+loop.call_soon(loop.stop)
+loop.run_forever()
+heap = loop._timers.heap
+print(len(kept), sum(not timer.cancelled() for _, _, timer in heap))
+loop.close()
+"""
+    assert python(code) == ["20000", "20020"]
+
+
+def test_heap_is_copied_before_the_collector_can_change_it():
+    code = """
+import gc, veloop
+loop = veloop.new_event_loop()
+timers = [loop.call_later(1000 + i, int, i) for i in range(50)]
+
+class Garbage:
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        while timers:
+            timers.pop().cancel()
+
+gc.collect()
+gc.set_threshold(1, 1, 1)
+Garbage()
+heap = loop._timers.heap
+gc.set_threshold(700, 10, 10)
+print(*(timer.when() == when for when, _, timer in heap if timer.cancelled() or timers))
+loop.close()
+"""
+    assert set(python(code)) == {"True"}
+
+
+# ------------------------------------------------------------ slots
+
+
+class Frozen(veloop.EventLoop):
+    """Its clock is set by hand."""
+
+    now = 0.0
+
+    def time(self):
+        return Frozen.now
+
+
+def test_timer_without_a_time_fires_at_the_one_that_it_had(variant, monkeypatch):
+    loop = Frozen()
+    seen = []
+    timer = loop.call_at(1.0, seen.append, 1)
+    del timer._when
+    monkeypatch.setattr(Frozen, "now", 1.0)
+    run_turns(loop)
+    loop.close()
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("value", [1, True])
+def test_what_is_true_is_cancelled(loop, value):
+    seen = []
+    for handle in (loop.call_soon(seen.append, 1), loop.call_later(0, seen.append, 2)):
+        handle._cancelled = value
+    run_turns(loop, 3)
+    assert seen == []
+
+
+@pytest.mark.parametrize(("when", "fires"), [(-(10**400), True), (10**400, False)])
+def test_time_that_no_float_can_hold(when, fires):
+    loop = veloop.new_event_loop()
+    seen = []
+    timer = loop.call_at(when, seen.append, 1)
+    assert timer.when() == when
+    run_turns(loop, 2)
+    assert [when for when, _, _ in loop._timers.heap] == ([] if fires else [math.inf])
+    assert seen == [1] * fires
+    timer.cancel()
+    loop.close()
+
+
+# ------------------------------------------------------------ the turn
+
+
+def test_sleep_of_minus_two_seconds_is_one_without_end():
+    class Loop(veloop.EventLoop):
+        def _sleep_time(self):
+            return -2.0
+
+    loop = Loop()
+    timer = loop.call_later(1000, int)
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(loop.stop,))
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+    timer.cancel()
+    loop.close()
+
+
+def test_exception_of_sleep_time_leaves_the_loop():
+    class Loop(veloop.EventLoop):
+        def _sleep_time(self):
+            raise ZeroDivisionError
+
+    loop = Loop()
+    loop.call_later(1000, int).cancel()
+    loop.call_later(1000, int)
+    with pytest.raises(ZeroDivisionError):
+        loop.run_forever()
+    loop.close()
+
+
+def test_debug_mode_switched_on_holds_for_timers_of_the_same_turn(loop, caplog):
+    now = loop.time()
+    loop.slow_callback_duration = 0.0
+    loop.call_at(now, loop.set_debug, True)
+    loop.call_at(now, int, "7")
+    run_turns(loop, 2)
+    loop.set_debug(False)
+    assert "int('7')" in caplog.text
+
+
+# ------------------------------------------------------------ buffers
+
+
+@pytest.mark.parametrize("backing", [bytearray(10), b"0123456789", b""])
+def test_released_buffer_is_an_error_of_the_protocol(loop, backing):
+    errors = []
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+
+    class Protocol(asyncio.BufferedProtocol):
+        def get_buffer(self, hint):
+            view = memoryview(backing)
+            view.release()
+            return view
+
+        def buffer_updated(self, size):
+            raise AssertionError
+
+    ours, theirs = pair()
+    transport, _ = run(loop, loop.create_connection(Protocol, sock=ours))
+    theirs.send(b"abc")
+    for _ in range(1000):
+        run_turns(loop)
+        if errors:
+            break
+    assert [type(exc) for exc in errors] == [ValueError]
+    assert transport.is_closing()
+    theirs.close()
+    run_turns(loop, 3)
+
+
+# ------------------------------------------------------------ memory
+
+
+def cancel_all(loop, timers):
+    for timer in timers:
+        timer.cancel()
+
+
+def clear(loop, timers):
+    loop._timers.clear()
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("end", [cancel_all, clear])
+def test_heap_gives_its_memory_back(end):
+    loop = veloop.new_event_loop()
+    live = loop.call_later(1, int)
+    timers = [loop.call_later(1000 + i, int) for i in range(300_000)]
+    gc.collect()
+    before = resident()
+    end(loop, timers)  # all of them but for the heap are still there
+    assert before - resident() > 3_000_000
+    timers.clear()
+    live.cancel()
+    loop.close()
+
+
+# ------------------------------------------------------------ installing
+
+
+@pytest.mark.parametrize("name", ["call_soon", "create_task", "cancel", "write"])
+def test_half_an_installation_is_undone(name):
+    code = f"""
+import asyncio, veloop
+from veloop import _speedups as speedups
+from veloop._uv import lib
+from veloop._uv.events import Driver, drop
+from veloop.events import Handle, TimerHandle
+from veloop.loop import core, debug, stream
+
+class Meta(type):
+    armed = True
+
+    def __setattr__(cls, name, value):
+        if name == {name!r} and cls.armed and type(value).__name__ == "method_descriptor":
+            raise ValueError(name)
+        type.__setattr__(cls, name, value)
+
+class Core(core.Core, metaclass=Meta):
+    __slots__ = ()
+
+    def time(self):
+        return 1.0
+
+class Timer(TimerHandle, metaclass=Meta):
+    __slots__ = ()
+
+class Stream(stream.StreamTransport, metaclass=Meta):
+    __slots__ = ()
+
+classes = Core, Handle, Timer, Stream
+before = [dict(vars(cls)) for cls in classes]
+arguments = Core, Handle, Timer, Driver, Stream, debug.run_all, drop, asyncio
+try:
+    speedups.install(lib.vl_table(), *arguments)
+except ValueError:
+    print("refused")
+print([dict(vars(cls)) for cls in classes] == before)
+Meta.armed = False
+speedups.install(lib.vl_table(), *arguments)
+print(type(Core.call_soon).__name__)
+"""
+    assert python(code, VELOOP_PURE="1") == ["refused", "True", "method_descriptor"]
+
+
+def test_extension_without_its_containers_is_left_out():
+    code = """
+import sys, types
+fake = types.ModuleType("veloop._speedups")
+fake.install = lambda **_: print("installed")
+sys.modules["veloop._speedups"] = fake
+import veloop
+print(veloop.accelerated)
+"""
+    assert python(code) == ["False"]
