@@ -193,7 +193,7 @@ def test_ends_like_an_iterator(aio, loop):
 
 def test_nothing_is_completed_at_once(aio, loop):
     async def main():
-        return [each for each in aio.as_completed([], timeout=1)]
+        return list(aio.as_completed([], timeout=1))
 
     assert run(loop, main()) == []
 
