@@ -6,7 +6,6 @@ What would end the process runs in one of its own.
 import asyncio
 import gc
 import math
-import threading
 
 import pytest
 
@@ -164,14 +163,12 @@ def test_time_that_no_float_can_hold(when, fires):
 def test_sleep_of_minus_two_seconds_is_one_without_end():
     class Loop(veloop.EventLoop):
         def _sleep_time(self):
+            self.call_soon_threadsafe(self.stop)
             return -2.0
 
     loop = Loop()
     timer = loop.call_later(1000, int)
-    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(loop.stop,))
-    loop.call_soon(thread.start)
     loop.run_forever()
-    thread.join()
     timer.cancel()
     loop.close()
 
