@@ -7,6 +7,7 @@ checks are functions of a source root, so that the last tests can show each of t
 import ast
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -329,6 +330,13 @@ def test_modules_import_only_what_their_layer_may():
 
 def test_no_file_is_too_long():
     assert size_violations(ROOT) == []
+
+
+def test_guards_change_what_is_there():
+    for guard in tomllib.loads((TESTS / "guards/guards.toml").read_text("utf-8"))["guard"]:
+        text = (ROOT / guard["file"]).read_text("utf-8")
+        assert text.count(guard["replace"]) == 1, guard["behaviour"]
+        assert all((ROOT / each.partition("::")[0]).exists() for each in guard["tests"])
 
 
 def test_one_area_has_one_stem():
