@@ -176,10 +176,12 @@ def child_pids():
     except ChildProcessError:
         return set()  # the usual case: not even one, so nothing is to be looked for
     pids = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
-                pids.add(int(path.parent.name))
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with contextlib.suppress(OSError):  # it has just ended
+                stat = Path("/proc", name, "stat").read_text()
+                if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
+                    pids.add(int(name))
     return pids
 
 

@@ -90,13 +90,13 @@ else:
         return task
 
     def new_task(
-        coro: Coroutine[Any, Any, T],
+        coro: Any,
         *,
         loop: AbstractEventLoop,
         name: str | None = None,
         context: contextvars.Context | None = None,
         eager_start: bool = False,
-    ) -> Task[T]:
+    ) -> Any:
         """asyncio.Task() with eager_start. A loop without attributes of its own starts normally."""
         if (
             not eager_start
