@@ -7,6 +7,7 @@ import sys
 import veloop
 from veloop.loop import core
 
+PACKAGE = veloop.__path__[0]
 RUN_FOREVER = core.Core.run_forever.__code__
 
 
@@ -26,6 +27,8 @@ def interrupt_at(number):
     events = itertools.count()
 
     def profile(frame, event, argument):
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return  # a finalizer, say, whose exceptions nobody gets
         if event == "call":
             inside = frame.f_code is not RUN_FOREVER and is_below_run_forever(frame)
         else:
