@@ -380,10 +380,9 @@ class StreamReader(asyncio.StreamReader):
         """
         if self._exception is not None:
             raise self._exception
-        searched = 0
         while True:
             head, pos = self._head, self._pos
-            found = head.find(b"\n", pos + searched) - pos
+            found = head.find(b"\n", pos) - pos  # anew: somebody may have read meanwhile
             if 0 <= found <= self._limit:
                 if self._paused or type(head) is not bytes:
                     return self._take(found + 1)
