@@ -9,7 +9,7 @@ from collections import deque
 import pytest
 
 import veloop
-from veloop import _accelerate
+from veloop import _accelerate, streams
 from veloop.loop import core, timers
 from veloop.loop.handles import Handle, TimerHandle
 from veloop.loop.stream import StreamTransport
@@ -23,6 +23,8 @@ CLASSES = {
     "Handle": Handle,
     "TimerHandle": TimerHandle,
     "StreamTransport": StreamTransport,
+    "StreamReader": streams.StreamReader,
+    "StreamReaderProtocol": streams.StreamReaderProtocol,
 }
 
 # Also either's methods on the other's queue and timers: what is rare goes from one to the other.

@@ -63,6 +63,7 @@ def test_without_the_extension_veloop_is_pure():
         "handles.Handle.__init_subclass__ = None; handles.Handle._args = 1",
         "core.Core._ready = property(lambda self: None)",
         "stream.StreamTransport._live = 1",
+        "stream_reader.StreamReader._head = 1",
     ],
 )
 def test_what_does_not_fit_is_left_alone(spoil):
@@ -77,11 +78,14 @@ from veloop.loop import handles
 from veloop.loop import core, debug, stream
 from veloop._uv.events import Driver, drop
 import asyncio, veloop._speedups as speedups
+from veloop import stream_reader, streams
 lib.vl_table = real.vl_table
 {spoil}
 try:
     speedups.install(lib.vl_table(), core.Core, handles.Handle, handles.TimerHandle, Driver,
-                     stream.StreamTransport, debug.run_all, drop, asyncio)
+                     stream.StreamTransport, stream_reader.StreamReader,
+                     streams.StreamReaderProtocol, stream_reader.RESUMED, debug.run_all, drop,
+                     asyncio)
 except ImportError as exc:
     print("refused", type(core.Core.call_soon).__name__)
 """
@@ -99,6 +103,9 @@ def test_it_is_installed_once():
             TimerHandle,
             veloop._uv.events.Driver,
             StreamTransport,
+            veloop.StreamReader,
+            veloop.StreamReaderProtocol,
+            veloop.stream_reader.RESUMED,
             core.debug.run_all,
             veloop._uv.events.drop,
             asyncio,

@@ -270,6 +270,7 @@ from veloop._uv import lib
 from veloop._uv.events import Driver, drop
 from veloop.loop.handles import Handle, TimerHandle
 from veloop.loop import core, debug, stream
+from veloop import stream_reader, streams
 
 class Meta(type):
     armed = True
@@ -291,9 +292,16 @@ class Timer(TimerHandle, metaclass=Meta):
 class Stream(stream.StreamTransport, metaclass=Meta):
     __slots__ = ()
 
-classes = Core, Handle, Timer, Stream
+class Protocol(streams.StreamReaderProtocol, metaclass=Meta):
+    __slots__ = ()
+
+class Reader(veloop.StreamReader, metaclass=Meta):
+    __slots__ = ()
+
+classes = Core, Handle, Timer, Stream, Reader, Protocol
 before = [dict(vars(cls)) for cls in classes]
-arguments = Core, Handle, Timer, Driver, Stream, debug.run_all, drop, asyncio
+arguments = (Core, Handle, Timer, Driver, Stream, Reader, Protocol,
+             stream_reader.RESUMED, debug.run_all, drop, asyncio)
 try:
     speedups.install(lib.vl_table(), *arguments)
 except ValueError:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from . import stream_reader, streams
 from ._uv import lib
 from ._uv.events import Driver, drop
 from .loop import core, debug
@@ -35,6 +36,9 @@ def _install() -> bool:
             TimerHandle=TimerHandle,
             Driver=Driver,
             StreamTransport=StreamTransport,
+            StreamReader=stream_reader.StreamReader,
+            StreamReaderProtocol=streams.StreamReaderProtocol,
+            resumed=stream_reader.RESUMED,
             run_all=debug.run_all,
             drop=drop,
             asyncio=asyncio,

@@ -38,8 +38,8 @@ class _NoLoop:
 
 
 # The future that a task which is resumed directly is told to be done.
-_RESUMED: asyncio.Future[None] = asyncio.Future(loop=_NoLoop())  # type: ignore[arg-type]
-_RESUMED.set_result(None)
+RESUMED: asyncio.Future[None] = asyncio.Future(loop=_NoLoop())  # type: ignore[arg-type]
+RESUMED.set_result(None)
 
 # From this size on, chunks of one large read are kept apart until it is complete.
 _BLOCK = 4096
@@ -51,6 +51,23 @@ class StreamReader(asyncio.StreamReader):
     `limit`, in bytes, is the longest line, and the amount of unread data that is wanted: at twice
     as much the transport is told to stop reading. ValueError if it is not positive.
     """
+
+    # The accelerator finds these by their place.
+    __slots__ = (
+        "_context",
+        "_eof",
+        "_exception",
+        "_future",
+        "_head",
+        "_limit",
+        "_loop",
+        "_paused",
+        "_pos",
+        "_searcher",
+        "_transport",
+        "_waiter",
+        "_wakeup",
+    )
 
     _source_traceback: Any = None
     _transport: Any
@@ -65,6 +82,8 @@ class StreamReader(asyncio.StreamReader):
         self._loop = loop = events.get_event_loop() if loop is None else loop
         self._head: bytes | bytearray = b""
         self._pos = 0
+        # Who has looked through what is unread, and knows what was there: nothing has gone since.
+        self._searcher: object = None
         self._eof = False
         self._exception: BaseException | None = None
         self._transport = None
@@ -100,6 +119,7 @@ class StreamReader(asyncio.StreamReader):
     @property
     def _buffer(self) -> bytearray:
         """What is unread, to look at and to change, as libraries do with asyncio's attribute."""
+        self._searcher = None
         head = self._head
         if isinstance(head, bytes):
             self._head = head = bytearray(memoryview(head)[self._pos :])
@@ -108,6 +128,7 @@ class StreamReader(asyncio.StreamReader):
 
     @_buffer.setter
     def _buffer(self, data: bytes | bytearray) -> None:
+        self._searcher = None
         self._head = bytearray(data)
         self._pos = 0
 
@@ -120,14 +141,18 @@ class StreamReader(asyncio.StreamReader):
             self._head = bytes(head[self._pos :]) + data
             self._pos = 0
         else:
+            searcher = self._searcher
             self._buffer.extend(data)
+            self._searcher = searcher
 
     def _take(self, size: int) -> bytes:
         """Remove that much, of at least as much, and let the transport read again if it may."""
+        self._searcher = None
         head = self._head
         if isinstance(head, bytes):
-            end = self._pos + size
-            data = head[self._pos : end]
+            pos = self._pos
+            end = pos + size
+            data = head[pos:end]
             if end == len(head):
                 self._head = b""
                 self._pos = 0
@@ -215,14 +240,11 @@ class StreamReader(asyncio.StreamReader):
         if _forget_awaiter is not None:
             _forget_awaiter(waiter, wakeup.__self__)
         try:
-            self._context.run(wakeup, _RESUMED)
+            self._context.run(wakeup, RESUMED)
         except RuntimeError as exc:
-            # Somebody runs this in the task's own context, which is entered once at a time.
             if not str(exc).startswith("cannot enter context"):
                 raise
-            self._future = None
-            waiter.add_done_callback(wakeup, context=self._context)
-            waiter.set_result(None)
+            self._resume_later(waiter, wakeup, self._context)
         finally:
             # Else a read waits again, which may need more than the limit.
             if self._waiter is None:
@@ -230,6 +252,12 @@ class StreamReader(asyncio.StreamReader):
                 if self._head:
                     self._maybe_pause_transport()
         return True
+
+    def _resume_later(self, waiter: asyncio.Future[None], wakeup: Any, context: Any) -> None:
+        """Somebody runs this in the task's own context, which is entered once at a time."""
+        self._future = None
+        waiter.add_done_callback(wakeup, context=context)
+        waiter.set_result(None)
 
     def _wakeup_waiter(self) -> None:
         waiter = self._waiter
@@ -274,9 +302,9 @@ class StreamReader(asyncio.StreamReader):
         if waiter is None:
             waiter = self._future = asyncio.Future(loop=self._loop)
         self._waiter = waiter
-        # What `await waiter` does, but for its complaint when the future is not done at the end.
-        waiter._asyncio_future_blocking = True
         try:
+            # What `await waiter` does, without its complaint if that is not done at the end.
+            waiter._asyncio_future_blocking = True
             yield waiter
         except BaseException:
             if self._future is waiter:
@@ -301,17 +329,8 @@ class StreamReader(asyncio.StreamReader):
             if self._eof:
                 return b""
             await self._wait_for_data("read")
-        pos = self._pos
-        if self._paused or type(head) is not bytes:
-            return self._take(min(len(head) - pos, n))
-        # _take() without the call: this is what most programs do most.
-        end = pos + n
-        if end < len(head):
-            self._pos = end
-            return head[pos:end]
-        self._head = b""
-        self._pos = 0
-        return head[pos:]
+        size = len(head) - self._pos
+        return self._take(n if n < size else size)
 
     async def _read_to_end(self) -> bytes:
         blocks: list[bytes] = []
@@ -357,17 +376,8 @@ class StreamReader(asyncio.StreamReader):
             return b""
         if not self._head and not self._eof:
             await self._wait_for_data("readexactly")
-        head, pos = self._head, self._pos
-        end = pos + n
-        if end <= len(head):
-            if self._paused or type(head) is not bytes:
-                return self._take(n)
-            if end < len(head):
-                self._pos = end
-                return head[pos:end]
-            self._head = b""
-            self._pos = 0
-            return head[pos:]
+        if len(self._head) - self._pos >= n:
+            return self._take(n)
         data = await self._collect(n)
         if len(data) < n:
             raise IncompleteReadError(data, n)
@@ -380,23 +390,12 @@ class StreamReader(asyncio.StreamReader):
         """
         if self._exception is not None:
             raise self._exception
-        while True:
-            head, pos = self._head, self._pos
-            found = head.find(b"\n", pos) - pos  # anew: somebody may have read meanwhile
-            if 0 <= found <= self._limit:
-                if self._paused or type(head) is not bytes:
-                    return self._take(found + 1)
-                end = pos + found + 1
-                if end < len(head):
-                    self._pos = end
-                    return head[pos:end]
-                self._head = b""
-                self._pos = 0
-                return head[pos:]
-            searched = len(head) - pos
-            if searched > self._limit or self._eof:
-                break
+        if not self._head and not self._eof:
             await self._wait_for_data("readuntil")
+        pos = self._pos
+        found = self._head.find(b"\n", pos) - pos
+        if 0 <= found <= self._limit:
+            return self._take(found + 1)
         try:
             return await self._read_until([b"\n"])
         except IncompleteReadError as exc:
@@ -452,7 +451,10 @@ class StreamReader(asyncio.StreamReader):
                 )
             if self._eof:
                 raise IncompleteReadError(self._take(len(head) - pos), None)
+            self._searcher = separators
             await self._wait_for_data("readuntil")
+            if self._searcher is not separators:  # another read has had some of it
+                searched = 0
         if start - pos > self._limit:
             raise LimitOverrunError(
                 "Separator is found, but chunk is longer than limit", start - pos

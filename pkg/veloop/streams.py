@@ -187,6 +187,9 @@ class StreamReaderProtocol(FlowControlMixin, asyncio.StreamReaderProtocol):
     With `client_connected_cb` it is a server's: see start_server().
     """
 
+    # The accelerator finds these by their place.
+    __slots__ = ("_hands_over", "_loop", "_stream_reader_wr")
+
     _transport: Any
 
     def __init__(

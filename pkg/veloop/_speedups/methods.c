@@ -12,6 +12,8 @@ static const replaced_t replaced[] = {
     {&vs.handle_type, vs_handle_methods, HANDLE_CANCEL},
     {&vs.timer_type, vs_timer_methods, TIMER_CANCEL},
     {&vs.stream_type, vs_stream_methods, STREAM_WRITE},
+    {&vs.reader_type, vs_reader_methods, READER_TAKE},
+    {&vs.protocol_type, vs_protocol_methods, PROTOCOL_HAND_OVER},
 };
 enum { REPLACED = sizeof(replaced) / sizeof(*replaced) };
 

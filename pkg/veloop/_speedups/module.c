@@ -49,6 +49,7 @@ static const slot_t slots[] = {
     {&vs.core_type, "_current_handle", &vs.core.current_handle},
     {&vs.core_type, "_thread_id", &vs.core.thread_id},
     {&vs.core_type, "_task_factory", &vs.core.task_factory},
+    {&vs.core_type, "_nesting", &vs.core.nesting},
     {&vs.handle_type, "_callback", &vs.handle.callback},
     {&vs.handle_type, "_args", &vs.handle.args},
     {&vs.handle_type, "_cancelled", &vs.handle.cancelled},
@@ -71,6 +72,19 @@ static const slot_t slots[] = {
     {&vs.stream_type, "_refuse", &vs.stream.refuse},
     {&vs.stream_type, "_resume", &vs.stream.resume},
     {&vs.stream_type, "_address", &vs.stream.address},
+    {&vs.stream_type, "_closing", &vs.stream.closing},
+    {&vs.reader_type, "_context", &vs.reader.context},
+    {&vs.reader_type, "_exception", &vs.reader.exception},
+    {&vs.reader_type, "_future", &vs.reader.future},
+    {&vs.reader_type, "_head", &vs.reader.head},
+    {&vs.reader_type, "_paused", &vs.reader.paused},
+    {&vs.reader_type, "_pos", &vs.reader.pos},
+    {&vs.reader_type, "_searcher", &vs.reader.searcher},
+    {&vs.reader_type, "_waiter", &vs.reader.waiter},
+    {&vs.reader_type, "_wakeup", &vs.reader.wakeup},
+    {&vs.protocol_type, "_hands_over", &vs.protocol.hands_over},
+    {&vs.protocol_type, "_loop", &vs.protocol.loop},
+    {&vs.protocol_type, "_stream_reader_wr", &vs.protocol.reader_ref},
 };
 
 /* A timer's slots that it shares with Handle must be at the same place. */
@@ -114,6 +128,14 @@ static const name_t names[] = {
     {"buffer_updated", &vs.names.buffer_updated},
     {"_feed", &vs.names.feed},
     {"_hold", &vs.names.hold},
+    {"remove_done_callback", &vs.names.remove_done_callback},
+    {"add_done_callback", &vs.names.add_done_callback},
+    {"_callbacks", &vs.names.callbacks},
+    {"_append", &vs.names.append},
+    {"_maybe_pause_transport", &vs.names.maybe_pause},
+    {"_resume_later", &vs.names.resume_later},
+    {"__self__", &vs.names.self},
+    {"_asyncio_future_blocking", &vs.names.blocking},
 };
 
 static int make_names(void) {
@@ -125,9 +147,18 @@ static int make_names(void) {
       return -1;
   if (vs.loop_name == NULL)
     vs.loop_name = PyTuple_Pack(1, vs.names.loop);
+  if (vs.context_name == NULL)
+    vs.context_name = PyTuple_Pack(1, vs.names.context);
   if (vs.minus_one == NULL)
     vs.minus_one = PyLong_FromLong(-1);
-  return vs.loop_name == NULL || vs.minus_one == NULL ? -1 : 0;
+  if (vs.zero == NULL)
+    vs.zero = PyLong_FromLong(0);
+  if (vs.no_bytes == NULL)
+    vs.no_bytes = PyBytes_FromStringAndSize(NULL, 0);
+  return vs.loop_name == NULL || vs.context_name == NULL || vs.minus_one == NULL ||
+                 vs.zero == NULL || vs.no_bytes == NULL
+             ? -1
+             : 0;
 }
 
 /* -------------------------------------------------------------------------------- install() */
@@ -147,25 +178,28 @@ static int find_clock(void) {
 static PyTypeObject *keep(PyObject *type) { return (PyTypeObject *) Py_NewRef(type); }
 
 PyDoc_STRVAR(install_doc,
-             "install(table, Core, Handle, TimerHandle, Driver, StreamTransport, run_all, drop,\n"
-             "        asyncio)\n--\n\n"
+             "install(table, Core, Handle, TimerHandle, Driver, StreamTransport, StreamReader,\n"
+             "        StreamReaderProtocol, resumed, run_all, drop, asyncio)\n--\n\n"
              "Put the functions of this module in the place of the classes' methods.\n\n"
              "Returns what they were before, by \"Class.method\". An ImportError says that this\n"
              "module and the classes do not fit; after any error nothing has changed. Once in a\n"
              "process.");
 
 static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
-  static char *known[] = {"table",           "Core",    "Handle", "TimerHandle", "Driver",
-                          "StreamTransport", "run_all", "drop",   "asyncio",     NULL};
-  PyObject *core, *handle, *timer, *driver, *stream, *run_all, *drop, *asyncio, *found;
+  static char *known[] = {"table",        "Core",    "Handle",          "TimerHandle",
+                          "Driver",       "StreamTransport", "StreamReader", "StreamReaderProtocol",
+                          "resumed", "run_all", "drop", "asyncio",     NULL};
+  PyObject *core, *handle, *timer, *driver, *stream, *reader, *protocol, *resumed, *run_all, *drop,
+      *asyncio, *found;
   const vl_table_t *table;
   long long address;
 
   (void) module;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!OOO!", known, &address,
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!O!O!OOOO!", known, &address,
                                    &PyType_Type, &core, &PyType_Type, &handle, &PyType_Type,
-                                   &timer, &PyType_Type, &driver, &PyType_Type, &stream, &run_all,
-                                   &drop, &PyModule_Type, &asyncio))
+                                   &timer, &PyType_Type, &driver, &PyType_Type, &stream,
+                                   &PyType_Type, &reader, &PyType_Type, &protocol, &resumed,
+                                   &run_all, &drop, &PyModule_Type, &asyncio))
     return NULL;
   table = (const vl_table_t *) (intptr_t) address;
   if (vs.table != NULL) {
@@ -182,9 +216,14 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   vs.timer_type = keep(timer);
   vs.driver_type = keep(driver);
   vs.stream_type = keep(stream);
+  vs.reader_type = keep(reader);
+  vs.protocol_type = keep(protocol);
+  vs.resumed = Py_NewRef(resumed);
   vs.run_all = Py_NewRef(run_all);
   vs.drop = Py_NewRef(drop);
   vs.asyncio_dict = Py_NewRef(PyModule_GetDict(asyncio));
+  vs.forget_awaiter = PyDict_GetItemString(vs.asyncio_dict, "future_discard_from_awaited_by");
+  vs.forget_awaiter = Py_NewRef(vs.forget_awaiter == NULL ? Py_None : vs.forget_awaiter);
   vs.on_event = PyObject_GetAttrString(stream, "_on_event");
   vs.sleep_time = PyObject_GetAttrString(core, "_sleep_time");
   if (vs.on_event == NULL || vs.sleep_time == NULL || make_names() < 0 || find_clock() < 0 ||
@@ -212,7 +251,7 @@ static int module_exec(PyObject *module) {
     return -1;
   }
   if (PyType_Ready(&vs_queue_type) < 0 || PyType_Ready(&vs_timers_type) < 0 ||
-      PyType_Ready(&vs_records_type) < 0)
+      PyType_Ready(&vs_records_type) < 0 || PyType_Ready(&vs_wait_type) < 0)
     return -1;
   if (PyModule_AddObjectRef(module, "Queue", (PyObject *) &vs_queue_type) < 0 ||
       PyModule_AddObjectRef(module, "Timers", (PyObject *) &vs_timers_type) < 0)

@@ -55,6 +55,10 @@ enum {
   HANDLE_CANCEL,
   TIMER_CANCEL,
   STREAM_WRITE,
+  STREAM_IS_CLOSING,
+  READER_TAKE,
+  READER_WAIT_FOR_DATA,
+  PROTOCOL_HAND_OVER,
   METHODS
 };
 
@@ -62,7 +66,8 @@ enum {
  * module it came from. install() refuses a second interpreter, which then stays pure. */
 typedef struct {
   const vl_table_t *table;
-  PyTypeObject *core_type, *handle_type, *timer_type, *driver_type, *stream_type;
+  PyTypeObject *core_type, *handle_type, *timer_type, *driver_type, *stream_type,
+      *reader_type, *protocol_type;
   PyObject *originals[METHODS];
   PyObject *on_event;  /* StreamTransport._on_event: who has it is served without calling it */
   PyObject *sleep_time; /* Core._sleep_time: who has another decides how long to sleep */
@@ -70,12 +75,16 @@ typedef struct {
   PyObject *drop;      /* _uv.events.drop */
   PyObject *asyncio_dict; /* Future and Task may be replaced, too */
   PyObject *minus_one; /* what get_buffer() is asked for: any size */
+  PyObject *zero, *no_bytes;
   PyObject *loop_name; /* ("loop",), which they are called with */
+  PyObject *context_name; /* ("context",) */
+  PyObject *resumed; /* stream_reader.RESUMED: the future that a resumed task is told of */
+  PyObject *forget_awaiter; /* asyncio.future_discard_from_awaited_by, None before 3.14 */
   PyObject *time_dict; /* of the time module: tests replace its monotonic() */
   PyObject *monotonic; /* the one from the start */
   struct {
     Py_ssize_t closed, stopping, debug, ready, due, timers, driver, current_handle, thread_id,
-        task_factory;
+        task_factory, nesting;
   } core;
   struct {
     Py_ssize_t callback, args, cancelled, loop, source_traceback, repr, context;
@@ -87,13 +96,21 @@ typedef struct {
     Py_ssize_t address, records, taken, targets, slab;
   } driver;
   struct {
-    Py_ssize_t live, buffered, protocol, context, slab, refuse, resume, address;
+    Py_ssize_t live, buffered, protocol, context, slab, refuse, resume, address, closing;
   } stream;
+  struct {
+    Py_ssize_t context, exception, future, head, paused, pos, searcher, waiter, wakeup;
+  } reader;
+  struct {
+    Py_ssize_t hands_over, loop, reader_ref;
+  } protocol;
   struct {
     PyObject *context, *loop, *future, *task, *monotonic, *time, *take, *get_debug, *sleep_time,
         *timer_handle_cancelled,
         *callback_failed, *target_failed, *run_handle, *data_received, *protocol_failed,
-        *after_write, *get_buffer, *buffer_updated, *feed, *hold;
+        *after_write, *get_buffer, *buffer_updated, *feed, *hold,
+        *remove_done_callback, *add_done_callback, *callbacks, *append, *maybe_pause, *resume_later,
+        *self, *blocking;
   } names;
 } vs_state_t;
 
@@ -249,7 +266,8 @@ PyObject *vs_call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
 PyObject *vs_timer_handle_cancelled(PyObject *self, PyObject *timer);
 
 extern PyMethodDef vs_core_methods[], vs_handle_methods[], vs_timer_methods[],
-    vs_stream_methods[];
+    vs_stream_methods[], vs_reader_methods[], vs_protocol_methods[];
+extern PyTypeObject vs_wait_type;
 PyObject *vs_run_until_stopped(PyObject *self, PyObject *unused);
 
 /* methods.c: notes what the methods are now, by "Class.method" as well -> a dict; and replaces

@@ -243,8 +243,19 @@ static PyObject *stream_write(PyObject *self, PyObject *data) {
   return result;
 }
 
+static PyObject *stream_is_closing(PyObject *self, PyObject *unused) {
+  PyObject *closing = SLOT(self, vs.stream.closing);
+
+  (void) unused;
+  if (closing == NULL)
+    return vs_original(STREAM_IS_CLOSING, self, NULL, 0, NULL);
+  return Py_NewRef(closing);
+}
+
 PyMethodDef vs_stream_methods[] = {
     {"write", stream_write, METH_O,
      "write($self, data, /)\n--\n\nSend bytes; what does not go out at once is copied and queued."},
+    {"is_closing", stream_is_closing, METH_NOARGS,
+     "is_closing($self, /)\n--\n\nReturn whether it is closed, or being closed."},
     {NULL, NULL, 0, NULL},
 };
