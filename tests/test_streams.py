@@ -409,6 +409,36 @@ def test_discarding_a_line_resumes_reading(aio, loop):
     assert line.wire.calls == ["pause", "resume"]
 
 
+def test_line_whose_begin_another_read_took_before_readline_saw_it(loop, line):
+    async def main():
+        task = await pending(loop, line.reader.readline())
+        line.reader.feed_data(b"a")
+        assert await line.reader.read(1) == b"a"
+        await turns()
+        await line.deliver(b"\na")
+        assert await task == b"\n"
+        assert left(line.reader) == b"a"
+
+    run(loop, main())
+
+
+@pytest.mark.own_module_only("asyncio's searches only behind as many bytes as it saw")
+@pytest.mark.parametrize("seen", [b"a", b"abc"])
+def test_line_whose_begin_another_read_took_after_readline_saw_it(aio, loop, line, seen):
+    async def main():
+        task = await pending(loop, line.reader.readline())
+        await line.deliver(seen)
+        await turns()
+        assert await line.reader.read(len(seen)) == seen
+        await line.deliver(b"\na")
+        await turns()
+        assert task.done()
+        assert await task == b"\n"
+        assert left(line.reader) == b"a"
+
+    run(loop, main())
+
+
 # ------------------------------------------------------------ readuntil
 
 
