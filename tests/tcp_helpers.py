@@ -113,6 +113,16 @@ async def serving(loop, factory=None, host=HOST, port=0, **kwargs):
 
 
 @contextlib.asynccontextmanager
+async def with_client(loop, factory=None, **kwargs):
+    """(server, its one connection's protocol, the raw socket at the other end)."""
+    async with serving(loop, factory, **kwargs) as (server, protocols):
+        with socket.create_connection(address(server), PATIENCE) as peer:
+            await until(lambda: protocols)
+            await protocols[0].connected
+            yield server, protocols[0], peer
+
+
+@contextlib.asynccontextmanager
 async def wired(loop, factory=None, way="accepted"):
     """(transport, protocol, peer): a transport and the raw, blocking socket at its other end.
 
