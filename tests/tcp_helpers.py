@@ -69,6 +69,14 @@ async def in_executor(function, *args):
     return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
+def read_all(sock):
+    """What a blocking socket gets until the end of the stream."""
+    parts = []
+    while part := sock.recv(1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
 def address(server):
     """Where the first socket of a server listens, without IPv6's extras."""
     return server.sockets[0].getsockname()[:2]
