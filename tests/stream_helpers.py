@@ -74,6 +74,11 @@ class Line:
         return done
 
 
+def left(reader):
+    """What is unread."""
+    return bytes(reader._buffer)
+
+
 async def pending(loop, coro, count=2):
     """A task of the coroutine that has come to where it waits."""
     task = loop.create_task(coro)

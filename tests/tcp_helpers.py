@@ -69,6 +69,14 @@ async def in_executor(function, *args):
     return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
+def read_all(sock):
+    """What a blocking socket gets until the end of the stream."""
+    parts = []
+    while part := sock.recv(1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
 def address(server):
     """Where the first socket of a server listens, without IPv6's extras."""
     return server.sockets[0].getsockname()[:2]
@@ -110,6 +118,16 @@ async def serving(loop, factory=None, host=HOST, port=0, **kwargs):
                 end(transport)
         await turns()
         await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def with_client(loop, factory=None, **kwargs):
+    """(server, its one connection's protocol, the raw socket at the other end)."""
+    async with serving(loop, factory, **kwargs) as (server, protocols):
+        with socket.create_connection(address(server), PATIENCE) as peer:
+            await until(lambda: protocols)
+            await protocols[0].connected
+            yield server, protocols[0], peer
 
 
 @contextlib.asynccontextmanager

@@ -82,6 +82,21 @@ PRELUDE = """
         other.close()
         transport.abort()
         server.close()
+
+    async def finish(things):
+        print(await works(*things))
+        end(*things)
+
+    def check_refused(calls):
+        # Prints those that are not, or in another way.
+        for name, call in calls.items():
+            try:
+                call()
+            except RuntimeError as exc:
+                if "belongs to the parent process" not in str(exc):
+                    print(name, "raised", exc)
+            else:
+                print(name, "was not refused")
 """
 
 
@@ -156,22 +171,14 @@ def test_everything_is_refused_in_the_child_of_a_running_loop(loop_kind):
             }
 
             def child():
-                for name, call in calls.items():
-                    try:
-                        call()
-                    except RuntimeError as exc:
-                        if "belongs to the parent process" not in str(exc):
-                            print(name, "raised", exc)
-                    else:
-                        print(name, "was not refused")
+                check_refused(calls)
                 print(loop.is_running(), loop.is_closed(), server.is_serving())
 
             print(fork(child), end="")
             loop.remove_reader(peer)
             loop.remove_writer(other)
             free.close()
-            print(await works(*things))
-            end(*things)
+            await finish(things)
 
         run(main())
         """,
@@ -205,8 +212,7 @@ def test_child_of_a_running_loop_may_run_a_loop_of_its_own(loop_kind):
             things = await connected(loop)
             await loop.getaddrinfo("localhost", 80)  # libuv's pool has threads now
             print(fork(child), end="")
-            print(await works(*things))
-            end(*things)
+            await finish(things)
 
         run(main())
         """,
@@ -253,8 +259,7 @@ def test_child_may_close_and_collect_what_it_inherited(loop_kind):
             await request
             waiting.cancel()
             await asyncio.sleep(0)
-            print(await works(*things))
-            end(*things)
+            await finish(things)
 
         run(main())
         """,
@@ -427,8 +432,7 @@ def test_child_may_end_as_any_interpreter_does(loop_kind, place):
             else:
                 forking()
             print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-            print(await works(*things))
-            end(*things)
+            await finish(things)
 
         other = new_event_loop()
         other.run_until_complete(asyncio.sleep(0))
@@ -454,8 +458,7 @@ def test_fork_in_another_thread_than_the_loops(loop_kind):
             things = await connected(loop)
             for _ in range(3):
                 print(await loop.run_in_executor(None, fork, child), end="")
-            print(await works(*things))
-            end(*things)
+            await finish(things)
 
         run(main())
         """,
@@ -566,14 +569,7 @@ def test_transports_of_every_kind_are_refused_in_the_child(loop_kind):
 
             def child():
                 nonlocal udp, reader, writer, unix
-                for name, call in calls.items():
-                    try:
-                        call()
-                    except RuntimeError as exc:
-                        if "belongs to the parent process" not in str(exc):
-                            print(name, "raised", exc)
-                    else:
-                        print(name, "was not refused")
+                check_refused(calls)
                 loop.close()
                 udp = reader = writer = unix = None
                 calls.clear()

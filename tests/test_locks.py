@@ -9,6 +9,7 @@ import weakref
 import pytest
 
 from helpers import run, run_turns
+from task_helpers import cancelled, turns
 
 PRIMITIVES = {
     "Lock": lambda aio: aio.Lock(),
@@ -19,17 +20,6 @@ PRIMITIVES = {
     "Barrier": lambda aio: aio.Barrier(2),
 }
 ACQUIRED = ["Lock", "Condition", "Semaphore", "BoundedSemaphore"]
-
-
-async def turns(number=1):
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
-async def cancelled(task):
-    """Wait for the end of a task that must have been cancelled."""
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 # ------------------------------------------------------------ what all have in common

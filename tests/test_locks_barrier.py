@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from helpers import run
-from test_locks import turns
+from task_helpers import turns
 
 
 def waiting(barrier, number):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from helpers import run
-from test_locks import cancelled, turns
+from task_helpers import cancelled, turns
 
 SINCE = pytest.mark.module_since("3.13", "older ones are not fair")
 

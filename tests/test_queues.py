@@ -8,14 +8,10 @@ from types import GenericAlias
 import pytest
 
 from helpers import run
+from task_helpers import turns
 
 KINDS = ["Queue", "PriorityQueue", "LifoQueue"]
 SHUTDOWN = pytest.mark.module_since("3.13", "shutdown() is new there")
-
-
-async def turns(number=1):
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 @pytest.fixture(params=KINDS)

@@ -9,6 +9,7 @@ import types
 import pytest
 
 from helpers import PATIENCE, WINDOWS, Background, import_veloop, in_thread, new_event_loop
+from task_helpers import forever
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -43,10 +44,6 @@ async def value(result=42):
 
 async def current_loop():
     return asyncio.get_running_loop()
-
-
-async def forever():
-    await asyncio.get_running_loop().create_future()
 
 
 # ------------------------------------------------------------ run: results

@@ -10,6 +10,7 @@ import types
 import pytest
 
 from helpers import LOOPS, import_veloop, in_thread, new_event_loop
+from task_helpers import forever
 
 LOOP_METHODS = ("shutdown_asyncgens", "shutdown_default_executor", "close")
 
@@ -52,10 +53,6 @@ def current():
     for place in places:
         place.set_event_loop = real
     asyncio.events._event_loop_policy = policy
-
-
-async def forever():
-    await asyncio.get_running_loop().create_future()
 
 
 # ------------------------------------------------------------ the current loop

@@ -8,13 +8,7 @@ import weakref
 
 import pytest
 
-from helpers import (
-    PATIENCE,
-    PYPY,
-    RecordingProtocol,
-    collect,
-    drain,
-)
+from helpers import PATIENCE, PYPY, RecordingProtocol, collect, drain
 from tcp_helpers import (
     HOST,
     MUCH,
@@ -25,6 +19,7 @@ from tcp_helpers import (
     left_alone,
     linked,
     pattern,
+    read_all,
     reset,
     run,
     serving,
@@ -32,14 +27,6 @@ from tcp_helpers import (
     until,
     wired,
 )
-
-
-def read_all(sock):
-    parts = []
-    while part := sock.recv(1 << 20):
-        parts.append(part)
-    return b"".join(parts)
-
 
 # ------------------------------------------------------------ close and abort
 

@@ -4,19 +4,19 @@ import asyncio
 
 import pytest
 
-from helpers import (
-    RecordingProtocol,
-    drain,
+from helpers import RecordingProtocol, drain
+from tcp_helpers import (
+    MUCH,
+    WAYS,
+    Refilled,
+    in_executor,
+    pattern,
+    read_all,
+    run,
+    turns,
+    until,
+    wired,
 )
-from tcp_helpers import MUCH, WAYS, Refilled, in_executor, pattern, run, turns, until, wired
-
-
-def read_all(sock):
-    """Until the end of the stream."""
-    parts = []
-    while part := sock.recv(1 << 20):
-        parts.append(part)
-    return b"".join(parts)
 
 
 def test_buffer_size_is_what_the_kernel_did_not_take(loop):

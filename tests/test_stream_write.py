@@ -10,22 +10,20 @@ import threading
 
 import pytest
 
-from helpers import (
-    Background,
-    RecordingProtocol,
-    drain,
-    fill,
+from helpers import Background, RecordingProtocol, drain, fill
+from tcp_helpers import (
+    MUCH,
+    WAYS,
+    Refilled,
+    in_executor,
+    linked,
+    pattern,
+    read_all,
+    run,
+    turns,
+    until,
+    wired,
 )
-from tcp_helpers import MUCH, WAYS, Refilled, in_executor, linked, pattern, run, turns, until, wired
-
-
-def read_all(sock):
-    """Until the end of the stream."""
-    parts = []
-    while part := sock.recv(1 << 20):
-        parts.append(part)
-    return b"".join(parts)
-
 
 # ------------------------------------------------------------ what may be written
 

@@ -9,23 +9,9 @@ import weakref
 import pytest
 
 from helpers import run
+from task_helpers import fail, forever, turns
 
 var = contextvars.ContextVar("var", default="unset")
-
-
-async def turns(number, result=None):
-    for _ in range(number):
-        await asyncio.sleep(0)
-    return result
-
-
-async def fail(error=ZeroDivisionError, after=0):
-    await turns(after)
-    raise error
-
-
-async def forever():
-    await asyncio.get_running_loop().create_future()
 
 
 def test_block_ends_when_its_tasks_have(aio, loop):

@@ -5,23 +5,9 @@ import asyncio
 import pytest
 
 from helpers import run
+from task_helpers import fail, forever, turns
 
 CANCEL = pytest.mark.module_since("3.15", "TaskGroup.cancel() is new")
-
-
-async def turns(number, result=None):
-    for _ in range(number):
-        await asyncio.sleep(0)
-    return result
-
-
-async def fail(error=ZeroDivisionError, after=0):
-    await turns(after)
-    raise error
-
-
-async def forever():
-    await asyncio.get_running_loop().create_future()
 
 
 # ------------------------------------------------------------ from outside

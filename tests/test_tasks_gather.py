@@ -5,19 +5,7 @@ import asyncio
 import pytest
 
 from helpers import collect, run, run_turns
-
-
-async def value(result, turns=0):
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    return result
-
-
-async def fail(turns=0):
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    raise ZeroDivisionError("oops")
-
+from task_helpers import fail, value
 
 # ------------------------------------------------------------ gather
 
@@ -67,8 +55,8 @@ def test_results_and_exceptions_given_twice(aio, loop, return_exceptions):
 def test_first_exception_comes_at_once_and_the_others_go_on(aio, loop):
     async def main():
         slow = aio.create_task(value("slow", 10))
-        with pytest.raises(ZeroDivisionError, match="oops"):
-            await aio.gather(slow, fail(1), fail(2))
+        with pytest.raises(ZeroDivisionError, match="first"):
+            await aio.gather(slow, fail(ZeroDivisionError("first"), after=1), fail(after=2))
         assert not slow.done()
         return await slow
 
@@ -224,7 +212,7 @@ def test_shield_gives_result_and_exception(aio, loop):
     async def main():
         assert await aio.shield(value(1, 2)) == 1
         with pytest.raises(ZeroDivisionError):
-            await aio.shield(fail(2))
+            await aio.shield(fail(after=2))
 
     run(loop, main())
 

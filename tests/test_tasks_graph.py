@@ -6,13 +6,9 @@ import sys
 import pytest
 
 from helpers import run
+from task_helpers import turns
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 14), reason="the graph is new in 3.14")
-
-
-async def turns(number):
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 async def gather(aio, future):

@@ -6,19 +6,7 @@ import inspect
 import pytest
 
 from helpers import VirtualClock, run, run_turns
-
-
-async def value(result, turns=0):
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    return result
-
-
-async def fail(turns=0):
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    raise ZeroDivisionError("oops")
-
+from task_helpers import fail, value
 
 # ------------------------------------------------------------ wait
 
@@ -46,7 +34,7 @@ def test_wait_for_the_first(aio, loop):
 
 def test_wait_for_the_first_exception(aio, loop):
     async def main():
-        cancelled, failing = aio.create_task(value(0, 9)), aio.create_task(fail(3))
+        cancelled, failing = aio.create_task(value(0, 9)), aio.create_task(fail(after=3))
         fine, slow = aio.create_task(value(1)), aio.create_task(value(2, 10))
         cancelled.cancel()
         done, pending = await aio.wait(

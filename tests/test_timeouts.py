@@ -5,17 +5,13 @@ import asyncio
 import pytest
 
 from helpers import VirtualClock, run, run_turns
+from task_helpers import turns
 
 
 @pytest.fixture
 def clock(loop):
     loop.time = VirtualClock()
     return loop.time
-
-
-async def turns(number):
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 def test_block_that_is_in_time(aio, loop, clock):

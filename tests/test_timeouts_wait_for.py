@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from helpers import VirtualClock, run
+from task_helpers import turns
 
 pytestmark = pytest.mark.module_since("3.12", "wait_for() ran coroutines in a task of their own")
 
@@ -13,12 +14,6 @@ pytestmark = pytest.mark.module_since("3.12", "wait_for() ran coroutines in a ta
 def clock(loop):
     loop.time = VirtualClock()
     return loop.time
-
-
-async def turns(number, result=None):
-    for _ in range(number):
-        await asyncio.sleep(0)
-    return result
 
 
 @pytest.mark.parametrize("timeout", [None, 10])

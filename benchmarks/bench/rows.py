@@ -20,9 +20,12 @@ echo = partial(served, kind="protocol", has_floor=True)
 secure = partial(served, tls=True)
 
 
-def small(name: str, title: str, unit: str = "op", **rest: Any) -> Row:
-    return Row(name, title, unit, micro, **rest)
+def small(name: str, title: str, unit: str = "op", kind: str = "", **rest: Any) -> Row:
+    """A row without a server; its kind is its name if not said otherwise."""
+    return Row(name, title, unit, micro, kind or name, **rest)
 
+
+late = partial(small, unit="timer", figure="us", seconds=0.5, target=1.0)
 
 ECHO = [
     echo("echo-1k", "TCP echo, Protocol, 1 KiB", target=0.92, floor_target=1.10),
@@ -74,49 +77,30 @@ SERVERS = [
 ]
 MODULES = [
     small("sleep-0", "await sleep(0)", kind="sleep", target=0.90),
-    small("create-task", "await create_task(...)", kind="create-task", target=0.90),
-    small("gather", "gather() of 10 coroutines", kind="gather", target=0.90),
+    small("create-task", "await create_task(...)", target=0.90),
+    small("gather", "gather() of 10 coroutines", target=0.90),
     small("taskgroup", "TaskGroup of 10 tasks", kind="task-group", target=1.0),
-    small("timeout", "async with timeout(60)", kind="timeout", target=0.80),
-    small("wait-for", "wait_for(sleep(0), 60)", kind="wait-for", target=0.80),
+    small("timeout", "async with timeout(60)", target=0.80),
+    small("wait-for", "wait_for(sleep(0), 60)", target=0.80),
     small("queue", "Queue(), put() and get(), bursts of 100", kind="queue-unbounded", target=0.80),
-    small("queue-1", "Queue(1), put() and get()", kind="queue-1", target=0.80),
-    small("lock", "async with Lock(), free", kind="lock", target=0.80),
-    small("lock-contended", "Lock handed over, 10 tasks", kind="lock-contended", target=0.80),
-    small("semaphore", "async with Semaphore(2), free", kind="semaphore", target=0.80),
-    small(
-        "semaphore-contended",
-        "Semaphore(2) handed over, 10 tasks",
-        kind="semaphore-contended",
-        target=0.80,
-    ),
-    small("event", "Event, set() and wait(), two tasks", kind="event", target=0.80),
-    small("condition", "Condition, notify() and wait(), two tasks", kind="condition", target=1.0),
+    small("queue-1", "Queue(1), put() and get()", target=0.80),
+    small("lock", "async with Lock(), free", target=0.80),
+    small("lock-contended", "Lock handed over, 10 tasks", target=0.80),
+    small("semaphore", "async with Semaphore(2), free", target=0.80),
+    small("semaphore-contended", "Semaphore(2) handed over, 10 tasks", target=0.80),
+    small("event", "Event, set() and wait(), two tasks", target=0.80),
+    small("condition", "Condition, notify() and wait(), two tasks", target=1.0),
 ]
 LOOP = [
-    small(
-        "call-soon-chain", "call_soon(), one after the other", kind="call-soon-chain", target=0.50
-    ),
-    small("call-soon-bulk", "call_soon(), 1,000 at a time", kind="call-soon-bulk", target=0.50),
-    small("threadsafe", "call_soon_threadsafe(), from a thread", kind="threadsafe", target=0.50),
-    small(
-        "threadsafe-own",
-        "call_soon_threadsafe(), from the loop's thread",
-        kind="threadsafe-own",
-        target=0.50,
-    ),
-    small("timer-cancel", "call_later(), cancel()", kind="timer-cancel", target=0.40),
-    small("timer-fire", "call_later(), fired", kind="timer-fire", target=0.40),
-    small(
-        "getaddrinfo-numeric", "getaddrinfo(), 127.0.0.1", kind="getaddrinfo-numeric", target=1.0
-    ),
-    small(
-        "getaddrinfo-localhost",
-        "getaddrinfo(), localhost",
-        kind="getaddrinfo-localhost",
-        target=1.0,
-    ),
-    small("loop", "a loop created and closed", kind="loop", target=1.0),
+    small("call-soon-chain", "call_soon(), one after the other", target=0.50),
+    small("call-soon-bulk", "call_soon(), 1,000 at a time", target=0.50),
+    small("threadsafe", "call_soon_threadsafe(), from a thread", target=0.50),
+    small("threadsafe-own", "call_soon_threadsafe(), from the loop's thread", target=0.50),
+    small("timer-cancel", "call_later(), cancel()", target=0.40),
+    small("timer-fire", "call_later(), fired", target=0.40),
+    small("getaddrinfo-numeric", "getaddrinfo(), 127.0.0.1", target=1.0),
+    small("getaddrinfo-localhost", "getaddrinfo(), localhost", target=1.0),
+    small("loop", "a loop created and closed", target=1.0),
     Row("startup", "import, first loop, end of the process", "process", startup, "", target=1.0),
 ]
 OTHER = [
@@ -154,34 +138,12 @@ OTHER = [
         warmup=0.2,
         target=1.0,
     ),
-    small(
-        "lateness-p50",
-        "timers off their time, p50",
-        "timer",
-        kind="lateness-p50",
-        figure="us",
-        seconds=0.5,
-        target=1.0,
-    ),
-    small(
-        "lateness-p99",
-        "timers off their time, p99",
-        "timer",
-        kind="lateness-p99",
-        figure="us",
-        seconds=0.5,
-        target=1.0,
-    ),
+    late("lateness-p50", "timers off their time, p50"),
+    late("lateness-p99", "timers off their time, p99"),
 ]
 PROCESSES = [
-    small("spawn", "create_subprocess_exec(), wait()", kind="spawn", target=1.0),
-    small(
-        "communicate",
-        "communicate(), 10 MB through cat",
-        kind="communicate",
-        target=1.0,
-        seconds=0.5,
-    ),
+    small("spawn", "create_subprocess_exec(), wait()", target=1.0),
+    small("communicate", "communicate(), 10 MB through cat", target=1.0, seconds=0.5),
 ]
 ROWS = [*ECHO, *SERVERS, *MODULES, *LOOP, *PROCESSES, *OTHER]
 BY_NAME = {row.name: row for row in ROWS}
