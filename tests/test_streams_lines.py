@@ -152,6 +152,42 @@ def test_separator_byte_by_byte(loop, line):
     run(loop, main())
 
 
+@pytest.mark.own_module_only("asyncio's searches only behind as many bytes as it saw")
+@pytest.mark.parametrize("separators", [b"-", b"--", (b"-", b"+++"), (b"--", b"++++")])
+@pytest.mark.parametrize("seen", [[b"abcd"], [b"abcd", b"e"]], ids=["at once", "joined"])
+def test_separator_behind_what_another_read_took(aio, loop, line, separators, seen):
+    async def main():
+        task = await pending(loop, line.reader.readuntil(separators))
+        for chunk in seen:
+            await line.deliver(chunk)
+            await turns()
+        assert await line.reader.read(100) == b"".join(seen)
+        await line.deliver(b"--x")
+        await turns()
+        assert task.done()
+        assert await task + left(line.reader) == b"--x"
+
+    run(loop, main())
+
+
+@pytest.mark.own_module_only("asyncio's searches only behind as many bytes as it saw")
+@pytest.mark.parametrize("separators", [b"--", (b"--", b"++++")])
+@pytest.mark.parametrize("size", [1, 100])
+def test_separator_when_another_read_took_some_of_much(aio, loop, line, separators, size):
+    async def main():
+        task = await pending(loop, line.reader.readuntil(separators))
+        await line.deliver(b"x" * 1000)
+        await line.deliver(b"y")  # a small piece behind much
+        await turns()
+        assert await line.reader.read(1000 - size) == b"x" * (1000 - size)
+        await line.deliver(b"--" + b"z" * 2000)
+        await turns()
+        assert task.done()
+        assert await task == b"x" * size + b"y--"
+
+    run(loop, main())
+
+
 @pytest.mark.parametrize("separator", [bytearray(b"--"), memoryview(b"--")])
 def test_separator_may_be_any_bytes(loop, line, separator):
     line.reader.feed_data(b"ab--cd")

@@ -106,9 +106,9 @@ class Caller:
         return self.call == ("read", -1)
 
     @property
-    def reads_a_line(self):
+    def searches(self):
         """asyncio's searches only behind as many bytes as it saw, also if they were taken since."""
-        return self.call[0] in ("readline", "__anext__")
+        return self.call[0] in ("readline", "readuntil", "__anext__")
 
 
 async def trace_of(aio, limit, calls, events):
@@ -130,7 +130,7 @@ async def trace_of(aio, limit, calls, events):
             await _settle()
             second.cancel()
             trace.append(await second)
-            if aio is asyncio and caller.reads_a_line and not caller.task.done():
+            if aio is asyncio and caller.searches and not caller.task.done():
                 caller.begin_anew()
         elif name == "set_exception":
             reader.set_exception(OSError("gone"))
@@ -180,6 +180,11 @@ def test_reads_are_the_same(kind):
         limit=8,
         calls=[("readline",)],
         events=[("feed_data", b"a"), ("read_as_well",), ("feed_data", b"\na")],
+    )
+    @hypothesis.example(
+        limit=8,
+        calls=[("readuntil", b"ab")],
+        events=[("feed_data", b"bb"), *[("read_as_well",)] * 2, ("feed_data", b"ab\n")],
     )
     def run(limit, calls, events):
         check(kind, limit, calls, events)
