@@ -10,7 +10,7 @@ import pytest
 
 import veloop
 from veloop import _accelerate, streams
-from veloop.loop import core, timers
+from veloop.loop import core, datagram, timers
 from veloop.loop.handles import Handle, TimerHandle
 from veloop.loop.stream import StreamTransport
 
@@ -23,6 +23,7 @@ CLASSES = {
     "Handle": Handle,
     "TimerHandle": TimerHandle,
     "StreamTransport": StreamTransport,
+    "UdpTransport": datagram.UdpTransport,
     "StreamReader": streams.StreamReader,
     "StreamReaderProtocol": streams.StreamReaderProtocol,
 }

@@ -21,7 +21,7 @@ import veloop
 from helpers import outcome, run, run_turns
 from speedups_helpers import CLASSES, VARIANTS, accelerated_only, python, use
 from veloop import _accelerate
-from veloop.loop import core, timers
+from veloop.loop import core, datagram, timers
 from veloop.loop.handles import Handle, TimerHandle
 from veloop.loop.stream import StreamTransport
 
@@ -75,7 +75,7 @@ class Lib:
         return getattr(real, name)
 real, lib = uv.lib, Lib()
 from veloop.loop import handles
-from veloop.loop import core, debug, stream
+from veloop.loop import core, datagram, debug, stream
 from veloop._uv.events import Driver, drop
 import asyncio, veloop._speedups as speedups
 from veloop import stream_reader, streams
@@ -84,8 +84,9 @@ lib.vl_table = real.vl_table
 try:
     speedups.install(lib.vl_table(), core.Core, handles.Handle, handles.TimerHandle, Driver,
                      stream.StreamTransport, stream_reader.StreamReader,
-                     streams.StreamReaderProtocol, stream_reader.RESUMED, debug.run_all, drop,
-                     asyncio)
+                     streams.StreamReaderProtocol, stream_reader.RESUMED,
+                     datagram.UdpTransport, datagram.packed, datagram.unpacked, debug.run_all,
+                     drop, asyncio)
 except ImportError as exc:
     print("refused", type(core.Core.call_soon).__name__)
 """
@@ -106,6 +107,9 @@ def test_it_is_installed_once():
             veloop.StreamReader,
             veloop.StreamReaderProtocol,
             veloop.stream_reader.RESUMED,
+            datagram.UdpTransport,
+            datagram.packed,
+            datagram.unpacked,
             core.debug.run_all,
             veloop._uv.events.drop,
             asyncio,

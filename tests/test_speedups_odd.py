@@ -269,7 +269,7 @@ from veloop import _speedups as speedups
 from veloop._uv import lib
 from veloop._uv.events import Driver, drop
 from veloop.loop.handles import Handle, TimerHandle
-from veloop.loop import core, debug, stream
+from veloop.loop import core, datagram, debug, stream
 from veloop import stream_reader, streams
 
 class Meta(type):
@@ -298,10 +298,14 @@ class Protocol(streams.StreamReaderProtocol, metaclass=Meta):
 class Reader(veloop.StreamReader, metaclass=Meta):
     __slots__ = ()
 
-classes = Core, Handle, Timer, Stream, Reader, Protocol
+class Udp(datagram.UdpTransport, metaclass=Meta):
+    __slots__ = ()
+
+classes = Core, Handle, Timer, Stream, Reader, Protocol, Udp
 before = [dict(vars(cls)) for cls in classes]
 arguments = (Core, Handle, Timer, Driver, Stream, Reader, Protocol,
-             stream_reader.RESUMED, debug.run_all, drop, asyncio)
+             stream_reader.RESUMED, Udp, datagram.packed, datagram.unpacked, debug.run_all,
+             drop, asyncio)
 try:
     speedups.install(lib.vl_table(), *arguments)
 except ValueError:

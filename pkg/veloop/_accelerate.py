@@ -14,7 +14,7 @@ from typing import Any
 from . import stream_reader, streams
 from ._uv import lib
 from ._uv.events import Driver, drop
-from .loop import core, debug
+from .loop import core, datagram, debug
 from .loop.handles import Handle, TimerHandle
 from .loop.stream import StreamTransport
 
@@ -39,6 +39,9 @@ def _install() -> bool:
             StreamReader=stream_reader.StreamReader,
             StreamReaderProtocol=streams.StreamReaderProtocol,
             resumed=stream_reader.RESUMED,
+            UdpTransport=datagram.UdpTransport,
+            packed=datagram.packed,
+            unpacked=datagram.unpacked,
             run_all=debug.run_all,
             drop=drop,
             asyncio=asyncio,

@@ -14,6 +14,7 @@ static const replaced_t replaced[] = {
     {&vs.stream_type, vs_stream_methods, STREAM_WRITE},
     {&vs.reader_type, vs_reader_methods, READER_TAKE},
     {&vs.protocol_type, vs_protocol_methods, PROTOCOL_HAND_OVER},
+    {&vs.udp_type, vs_datagram_methods, DATAGRAM_SENDTO},
 };
 enum { REPLACED = sizeof(replaced) / sizeof(*replaced) };
 

@@ -85,6 +85,15 @@ static const slot_t slots[] = {
     {&vs.protocol_type, "_hands_over", &vs.protocol.hands_over},
     {&vs.protocol_type, "_loop", &vs.protocol.loop},
     {&vs.protocol_type, "_stream_reader_wr", &vs.protocol.reader_ref},
+    {&vs.udp_type, "_address_size", &vs.udp.address_size},
+    {&vs.udp_type, "_conn_lost", &vs.udp.conn_lost},
+    {&vs.udp_type, "_connected", &vs.udp.connected},
+    {&vs.udp_type, "_context", &vs.udp.context},
+    {&vs.udp_type, "_family", &vs.udp.family},
+    {&vs.udp_type, "_live", &vs.udp.live},
+    {&vs.udp_type, "_address", &vs.udp.peer},
+    {&vs.udp_type, "_pointer", &vs.udp.pointer},
+    {&vs.udp_type, "_protocol", &vs.udp.protocol},
 };
 
 /* A timer's slots that it shares with Handle must be at the same place. */
@@ -136,6 +145,9 @@ static const name_t names[] = {
     {"_resume_later", &vs.names.resume_later},
     {"__self__", &vs.names.self},
     {"_asyncio_future_blocking", &vs.names.blocking},
+    {"datagram_received", &vs.names.datagram_received},
+    {"_after_send", &vs.names.after_send},
+    {"_received", &vs.names.received},
 };
 
 static int make_names(void) {
@@ -179,7 +191,7 @@ static PyTypeObject *keep(PyObject *type) { return (PyTypeObject *) Py_NewRef(ty
 
 PyDoc_STRVAR(install_doc,
              "install(table, Core, Handle, TimerHandle, Driver, StreamTransport, StreamReader,\n"
-             "        StreamReaderProtocol, resumed, run_all, drop, asyncio)\n--\n\n"
+             "        StreamReaderProtocol, resumed, UdpTransport, packed, unpacked, run_all, drop, asyncio)\n--\n\n"
              "Put the functions of this module in the place of the classes' methods.\n\n"
              "Returns what they were before, by \"Class.method\". An ImportError says that this\n"
              "module and the classes do not fit; after any error nothing has changed. Once in a\n"
@@ -188,17 +200,18 @@ PyDoc_STRVAR(install_doc,
 static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   static char *known[] = {"table",        "Core",    "Handle",          "TimerHandle",
                           "Driver",       "StreamTransport", "StreamReader", "StreamReaderProtocol",
-                          "resumed", "run_all", "drop", "asyncio",     NULL};
-  PyObject *core, *handle, *timer, *driver, *stream, *reader, *protocol, *resumed, *run_all, *drop,
-      *asyncio, *found;
+                          "resumed", "UdpTransport", "packed", "unpacked", "run_all", "drop", "asyncio",     NULL};
+  PyObject *core, *handle, *timer, *driver, *stream, *reader, *protocol, *resumed, *udp,
+      *packed, *unpacked, *run_all, *drop, *asyncio, *found;
   const vl_table_t *table;
   long long address;
 
   (void) module;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!O!O!OOOO!", known, &address,
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!O!O!OO!OOOOO!", known, &address,
                                    &PyType_Type, &core, &PyType_Type, &handle, &PyType_Type,
                                    &timer, &PyType_Type, &driver, &PyType_Type, &stream,
                                    &PyType_Type, &reader, &PyType_Type, &protocol, &resumed,
+                                   &PyType_Type, &udp, &packed, &unpacked,
                                    &run_all, &drop, &PyModule_Type, &asyncio))
     return NULL;
   table = (const vl_table_t *) (intptr_t) address;
@@ -219,14 +232,18 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   vs.reader_type = keep(reader);
   vs.protocol_type = keep(protocol);
   vs.resumed = Py_NewRef(resumed);
+  vs.udp_type = keep(udp);
+  vs.packed = Py_NewRef(packed);
+  vs.unpacked = Py_NewRef(unpacked);
   vs.run_all = Py_NewRef(run_all);
   vs.drop = Py_NewRef(drop);
   vs.asyncio_dict = Py_NewRef(PyModule_GetDict(asyncio));
   vs.forget_awaiter = PyDict_GetItemString(vs.asyncio_dict, "future_discard_from_awaited_by");
   vs.forget_awaiter = Py_NewRef(vs.forget_awaiter == NULL ? Py_None : vs.forget_awaiter);
   vs.on_event = PyObject_GetAttrString(stream, "_on_event");
+  vs.on_datagram = PyObject_GetAttrString(udp, "_on_event");
   vs.sleep_time = PyObject_GetAttrString(core, "_sleep_time");
-  if (vs.on_event == NULL || vs.sleep_time == NULL || make_names() < 0 || find_clock() < 0 ||
+  if (vs.on_event == NULL || vs.on_datagram == NULL || vs.sleep_time == NULL || make_names() < 0 || find_clock() < 0 ||
       find_slots() < 0)
     return NULL;
   found = vs_find_originals();

@@ -59,14 +59,18 @@ static int call_target(PyObject *target, const int64_t *record) {
 }
 
 static int serve(vs_run_t *run, PyObject *target, const int64_t *record) {
-  PyObject *stream;
+  PyObject *function, *transport;
 
-  if (record[0] == VL_READ && record[2] > 0 && PyMethod_Check(target) &&
-      PyMethod_GET_FUNCTION(target) == vs.on_event) {
-    stream = PyMethod_GET_SELF(target);
-    if (vs_stream_listens(stream, SLOT(run->driver, vs.driver.slab)))
-      return vs_stream_deliver(stream, vs.table->slab(run->uv) + record[3],
+  if (record[2] >= 0 && PyMethod_Check(target)) {
+    function = PyMethod_GET_FUNCTION(target);
+    transport = PyMethod_GET_SELF(target);
+    if (record[0] == VL_READ && record[2] > 0 && function == vs.on_event &&
+        vs_stream_listens(transport, SLOT(run->driver, vs.driver.slab)))
+      return vs_stream_deliver(transport, vs.table->slab(run->uv) + record[3],
                                (Py_ssize_t) record[2]);
+    if (record[0] == VL_DATAGRAM && function == vs.on_datagram && vs_datagram_listens(transport))
+      return vs_datagram_deliver(transport, vs.table->slab(run->uv) + record[3],
+                                 (Py_ssize_t) record[2]);
   }
   return call_target(target, record);
 }

@@ -19,7 +19,7 @@
  *   - name resolution is done by libuv's threads, and its lock is never held for long;
  *   - pipes and ttys may be in blocking mode: with one of these the GIL is given away, as it is on
  *     other systems and with the system's libuv, where there is no port.h.
- * vl_loop_may_wait and vl_stream_may_wait say which it is. What is left: another process that
+ * vl_loop_may_wait and vl_write_may_wait say which it is. What is left: another process that
  * takes, between libuv's poll and its accept, the connection from a listener in blocking mode. */
 #ifndef VL_SPEEDUPS_H
 #define VL_SPEEDUPS_H
@@ -59,6 +59,7 @@ enum {
   READER_TAKE,
   READER_WAIT_FOR_DATA,
   PROTOCOL_HAND_OVER,
+  DATAGRAM_SENDTO,
   METHODS
 };
 
@@ -67,9 +68,11 @@ enum {
 typedef struct {
   const vl_table_t *table;
   PyTypeObject *core_type, *handle_type, *timer_type, *driver_type, *stream_type,
-      *reader_type, *protocol_type;
+      *reader_type, *protocol_type, *udp_type;
   PyObject *originals[METHODS];
   PyObject *on_event;  /* StreamTransport._on_event: who has it is served without calling it */
+  PyObject *on_datagram; /* UdpTransport._on_event */
+  PyObject *packed, *unpacked; /* datagram._packed, _unpacked: addresses to sockaddr and back */
   PyObject *sleep_time; /* Core._sleep_time: who has another decides how long to sleep */
   PyObject *run_all;   /* debug.run_all */
   PyObject *drop;      /* _uv.events.drop */
@@ -105,12 +108,15 @@ typedef struct {
     Py_ssize_t hands_over, loop, reader_ref;
   } protocol;
   struct {
+    Py_ssize_t address_size, conn_lost, connected, context, family, live, peer, pointer, protocol;
+  } udp;
+  struct {
     PyObject *context, *loop, *future, *task, *monotonic, *time, *take, *get_debug, *sleep_time,
         *timer_handle_cancelled,
         *callback_failed, *target_failed, *run_handle, *data_received, *protocol_failed,
         *after_write, *get_buffer, *buffer_updated, *feed, *hold,
         *remove_done_callback, *add_done_callback, *callbacks, *append, *maybe_pause, *resume_later,
-        *self, *blocking;
+        *self, *blocking, *datagram_received, *after_send, *received;
   } names;
 } vs_state_t;
 
@@ -258,6 +264,14 @@ int vs_stream_deliver(PyObject *stream, const char *data, Py_ssize_t size);
 int vs_stream_feed(PyObject *stream, const char *data, Py_ssize_t size); /* a BufferedProtocol's */
 int vs_stream_listens(PyObject *stream, PyObject *slab); /* may it be given? */
 
+/* The same of a datagram, which lies ADDRESS_ROOM behind its sender's address. */
+int vs_datagram_deliver(PyObject *transport, const char *raw, Py_ssize_t size);
+int vs_datagram_listens(PyObject *transport);
+/* context.run(protocol.name, first, second); second may be NULL */
+PyObject *vs_call_in(PyObject *context, PyObject *protocol, PyObject *name, PyObject *first,
+                     PyObject *second);
+PyObject *vs_tell(PyObject *transport, PyObject *name, int64_t number); /* .name(number) -> None */
+
 PyObject *vs_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *vs_call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                                   PyObject *names);
@@ -266,7 +280,8 @@ PyObject *vs_call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
 PyObject *vs_timer_handle_cancelled(PyObject *self, PyObject *timer);
 
 extern PyMethodDef vs_core_methods[], vs_handle_methods[], vs_timer_methods[],
-    vs_stream_methods[], vs_reader_methods[], vs_protocol_methods[];
+    vs_stream_methods[], vs_reader_methods[], vs_protocol_methods[],
+    vs_datagram_methods[];
 extern PyTypeObject vs_wait_type;
 PyObject *vs_run_until_stopped(PyObject *self, PyObject *unused);
 

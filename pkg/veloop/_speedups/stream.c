@@ -21,19 +21,24 @@ int vs_stream_listens(PyObject *stream, PyObject *slab) {
   return context != NULL && PyContext_CheckExact(context);
 }
 
-/* context.run(protocol.name, argument) */
-static PyObject *call_protocol(PyObject *stream, PyObject *name, PyObject *argument) {
-  PyObject *context = Py_NewRef(SLOT(stream, vs.stream.context));
-  PyObject *call[2] = {Py_NewRef(SLOT(stream, vs.stream.protocol)), argument}, *result = NULL;
+PyObject *vs_call_in(PyObject *context, PyObject *protocol, PyObject *name, PyObject *first,
+                     PyObject *second) {
+  PyObject *call[3] = {Py_NewRef(protocol), first, second}, *result = NULL;
 
+  Py_INCREF(context);
   if (PyContext_Enter(context) == 0) {
-    result = PyObject_VectorcallMethod(name, call, 2, NULL);
+    result = PyObject_VectorcallMethod(name, call, second == NULL ? 2 : 3, NULL);
     if (PyContext_Exit(context) < 0)
       Py_CLEAR(result);
   }
-  Py_DECREF(call[0]);
+  Py_DECREF(protocol);
   Py_DECREF(context);
   return result;
+}
+
+static PyObject *call_protocol(PyObject *stream, PyObject *name, PyObject *argument) {
+  return vs_call_in(SLOT(stream, vs.stream.context), SLOT(stream, vs.stream.protocol), name,
+                    argument, NULL);
 }
 
 /* An exception of the protocol's is set. -> -1 if it leaves the loop, or if another does. */
@@ -189,12 +194,24 @@ static PyObject *python_write(PyObject *self, PyObject *data) {
   return vs_original(STREAM_WRITE, self, &data, 1, NULL);
 }
 
+PyObject *vs_tell(PyObject *transport, PyObject *name, int64_t number) {
+  PyObject *argument = PyLong_FromLongLong(number), *result;
+
+  if (argument == NULL)
+    return NULL;
+  result = PyObject_CallMethodOneArg(transport, name, argument);
+  Py_DECREF(argument);
+  if (result == NULL)
+    return NULL;
+  Py_DECREF(result);
+  Py_RETURN_NONE;
+}
+
 /* vl_stream_write, and what write() does when not all went out. */
 static PyObject *write_out(PyObject *self, vl_handle_t *handle, const char *data, Py_ssize_t size) {
-  PyObject *count, *result;
   int64_t queued;
 
-  if (size <= WRITE_MAX && !vs.table->stream_may_wait(handle)) {
+  if (size <= WRITE_MAX && !vs.table->write_may_wait(handle)) {
     queued = vs.table->write(handle, data, (size_t) size);
   } else {
     Py_BEGIN_ALLOW_THREADS
@@ -203,15 +220,7 @@ static PyObject *write_out(PyObject *self, vl_handle_t *handle, const char *data
   }
   if (queued == 0)
     Py_RETURN_NONE;
-  count = PyLong_FromLongLong(queued);
-  if (count == NULL)
-    return NULL;
-  result = PyObject_CallMethodOneArg(self, vs.names.after_write, count);
-  Py_DECREF(count);
-  if (result == NULL)
-    return NULL;
-  Py_DECREF(result);
-  Py_RETURN_NONE;
+  return vs_tell(self, vs.names.after_write, queued);
 }
 
 static PyObject *stream_write(PyObject *self, PyObject *data) {

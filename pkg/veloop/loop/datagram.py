@@ -44,11 +44,11 @@ _MAX_SIZE = 256 * 1024  # of a datagram, asyncio's
 _BATCH = 32  # datagrams of a watched socket received in one turn
 
 # A peer sends and gets more than one datagram.
-_unpacked = functools.lru_cache(maxsize=1024)(sockaddr.unpack)
+unpacked = functools.lru_cache(maxsize=1024)(sockaddr.unpack)
 
 
 @functools.lru_cache(maxsize=1024, typed=True)
-def _packed(family: int, *address: Any) -> bytes:
+def packed(family: int, *address: Any) -> bytes:
     """The sockaddr of a plain numeric address. What is none, raises something."""
     most = 2 if family == socket.AF_INET else 4
     if not 2 <= len(address) <= most or "%" in address[0]:
@@ -87,6 +87,7 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         "_live",
         "_orphaned",
         "_paused",
+        "_pointer",
         "_registered",
         "_run",
         "_sock",
@@ -101,6 +102,8 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         handle: Any,
     ) -> None:
         self._handle = handle
+        # The same, for the accelerator: None as soon as _handle is.
+        self._pointer: int | None = int(ffi.cast("intptr_t", handle))
         self._sock = sock
         self._address = address  # the only one that sendto() may be given
         self._orphaned = False  # the loop was closed while this was open
@@ -308,7 +311,7 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         self._close_sockets()
 
     def _close_handle(self) -> None:
-        handle, self._handle = self._handle, None
+        handle, self._handle, self._pointer = self._handle, None, None
         if handle is None:
             return
         del self._loop._driver.targets[self._ident]
@@ -321,7 +324,7 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
 
     def _on_loop_close(self) -> None:
         """The loop is being closed under us; the driver closes the handle in a moment."""
-        self._handle = None
+        self._handle = self._pointer = None
         self._closing = True
         self._live = False
         self._conn_lost += 1
@@ -356,7 +359,7 @@ class UdpTransport(DatagramTransport):
         else:
             start = b + _ADDRESS_ROOM
             data = self._slab[start : start + a]
-            address = _unpacked(self._slab[b : b + self._address_size])
+            address = unpacked(self._slab[b : b + self._address_size])
             if not self._live:
                 self._received(data, address)
                 return
@@ -378,7 +381,7 @@ class UdpTransport(DatagramTransport):
             raw = _NO_ADDRESS
         elif isinstance(addr, tuple):
             try:
-                raw = _packed(self._family, *addr)
+                raw = packed(self._family, *addr)
             except Exception:
                 pass  # a name, or nothing that could be sent to
         if raw is None:

@@ -134,7 +134,7 @@ int vl_handle_fileno_unguarded(vl_handle_t *handle);
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle);
 void vl_poll_forget(vl_loop_t *loop, int fd);
 void vl_stream_drop_queue(vl_handle_t *handle);
-int vl_stream_may_wait(vl_handle_t *handle);
+int vl_write_may_wait(vl_handle_t *handle);
 int vl_loop_may_wait(vl_loop_t *loop);
 void vl_dns_cancel_all(vl_loop_t *loop);
 void vl_dns_free_all(vl_loop_t *loop);

@@ -251,8 +251,10 @@ int64_t vl_stream_writev(vl_handle_t *handle, char **data, size_t *sizes, int co
 }
 
 /* May a write wait? Then the accelerator gives the GIL away. */
-int vl_stream_may_wait(vl_handle_t *handle) {
-  return VL_SOCKETS_MAY_WAIT || handle->uv.handle.type != UV_TCP;
+int vl_write_may_wait(vl_handle_t *handle) {
+  uv_handle_type type = handle->uv.handle.type;
+
+  return VL_SOCKETS_MAY_WAIT || (type != UV_TCP && type != UV_UDP);
 }
 
 int64_t vl_stream_queued(vl_handle_t *handle) {

@@ -8,7 +8,7 @@
 
 #include "../decl/types.h"
 
-enum { VL_TABLE_VERSION = 2 };
+enum { VL_TABLE_VERSION = 3 };
 
 typedef struct vl_table {
   int64_t size; /* of this struct */
@@ -18,9 +18,10 @@ typedef struct vl_table {
   int64_t *(*ring)(vl_loop_t *loop);
   char *(*slab)(vl_loop_t *loop);
   int64_t (*write)(vl_handle_t *handle, const char *data, size_t size);
-  /* Then the GIL is given away: for `run` with timeout 0, for `write`. */
+  /* Then the GIL is given away: for `run` with timeout 0, for `write` and `send`. */
   int (*loop_may_wait)(vl_loop_t *loop);
-  int (*stream_may_wait)(vl_handle_t *handle);
+  int (*write_may_wait)(vl_handle_t *handle);
+  int64_t (*send)(vl_handle_t *handle, const char *data, size_t size, const char *address);
 } vl_table_t;
 
 #endif
