@@ -25,6 +25,14 @@ _PROTOCOLS: dict[int, int] = {
     socket.SOCK_DGRAM: socket.IPPROTO_UDP,
 }
 
+# The socket module's enumerations cost more than the rest of a look-up of a numeric address.
+_UNSPECIFIED, _INET, _INET6 = socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6
+_FAMILIES: dict[int, int] = {int(each): each for each in socket.AddressFamily}
+_KINDS: dict[int, int] = {int(each): each for each in socket.SocketKind}
+
+# With other flags than these the answer for a numeric address and port may be another.
+_MATTER = ~int(socket.AI_PASSIVE | socket.AI_NUMERICHOST | getattr(socket, "AI_NUMERICSERV", 0))
+
 
 class Request:
     """One request in the thread pool, and the future that waits for its answer."""
@@ -74,8 +82,8 @@ def _addresses(answer: Any) -> list[AddrInfo]:
         name = ffi.string(info.canonname).decode() if info.canonname else ""
         found.append(
             (
-                _enum(socket.AddressFamily, info.family),
-                _enum(socket.SocketKind, info.socktype),
+                _FAMILIES.get(info.family, info.family),
+                _KINDS.get(info.socktype, info.socktype),
                 info.protocol,
                 name,
                 sockaddr.unpack(ffi.buffer(info.address, info.size)[:]),
@@ -84,15 +92,10 @@ def _addresses(answer: Any) -> list[AddrInfo]:
     return found
 
 
-def _enum(kind: Any, value: int) -> int:
-    try:
-        return kind(value)  # type: ignore[no-any-return]
-    except ValueError:
-        return value
-
-
 def is_numeric(host: str) -> bool:
     """Is `host` an IPv4 or IPv6 address, maybe with a zone ('fe80::1%lo')?"""
+    if ":" not in host and not host[-1:].isdigit():
+        return False
     try:
         socket.inet_pton(socket.AF_INET, host)
         return True
@@ -116,7 +119,14 @@ async def getaddrinfo(
 ) -> list[Any]:
     node: Any
     if isinstance(host, str):
-        node = host.encode("idna")  # what the socket module does, with its errors
+        if flags == 0 or (isinstance(flags, int) and not int(flags) & _MATTER):
+            info = _numeric(host, port, family, type, proto)
+            if info is not None:
+                return [info]
+        if host.isascii() and len(host) < 64 and ".." not in host and host[:1] != ".":
+            node = host.encode()
+        else:
+            node = host.encode("idna")  # what the socket module does, with its errors
     elif host is None or isinstance(host, bytes):
         node = host
     else:
@@ -135,6 +145,27 @@ async def getaddrinfo(
     )
     found: list[AddrInfo] = await request.wait(ident)
     return found
+
+
+def _numeric(host: str, port: Any, family: int, type: int, proto: int) -> AddrInfo | None:
+    """What socket.getaddrinfo() makes of what is nearly always asked for; None: ask that."""
+    protocol = _PROTOCOLS.get(type)
+    if protocol is None or proto not in (0, protocol) or port.__class__ is not int:
+        return None
+    if not 0 <= port <= 0xFFFF:
+        return None
+    try:
+        if ":" not in host:
+            if family not in (_UNSPECIFIED, _INET):
+                return None
+            socket.inet_pton(_INET, host)
+            return _INET, _KINDS[type], protocol, "", (host, port)
+        if family not in (_UNSPECIFIED, _INET6) or "%" in host:
+            return None
+        host = socket.inet_ntop(_INET6, socket.inet_pton(_INET6, host))
+        return _INET6, _KINDS[type], protocol, "", (host, port, 0, 0)
+    except (OSError, ValueError):
+        return None
 
 
 def _service(port: str | bytes | int | None) -> Any:
