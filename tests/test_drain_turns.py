@@ -29,8 +29,10 @@ def test_interrupt_of_a_sleeping_loop_loses_nothing_of_what_woke_it(loop_kind):
         control, child_control = socket.socketpair()
         pid = os.fork()
         if pid == 0:
+            control.close()
             for i in range(100):
-                child_control.recv(1)
+                if not child_control.recv(1):
+                    os._exit(1)
                 time.sleep(0.001)  # the parent falls asleep; if not, the test is only easier
                 right.send(b"%03d " % i)
                 os.kill(os.getppid(), signal.SIGINT)
@@ -38,8 +40,8 @@ def test_interrupt_of_a_sleeping_loop_loses_nothing_of_what_woke_it(loop_kind):
         _, protocol = loop.run_until_complete(loop.create_connection(Protocol, sock=left))
         interrupts = 0
         for i in range(100):
-            control.send(b"x")
             try:
+                control.send(b"x")
                 loop.run_forever()
             except KeyboardInterrupt:
                 interrupts += 1

@@ -25,6 +25,8 @@ int vl_refuse(vl_loop_t *loop) {
 
 /* ------------------------------------------------------------------------------ running it */
 
+enum { DEADLINE_MAX = 1 << 30 }; /* seconds; a sleep of decades need not be exact */
+
 static void on_wakeup(uv_async_t *async) { (void) async; }
 static void on_sleeper(uv_timer_t *timer) { (void) timer; }
 
@@ -66,10 +68,12 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
       double ms = timeout * 1e3;
       uint64_t whole = (uint64_t) ms;
 
+      vl_port_deadline = timeout < DEADLINE_MAX ? uv_hrtime() + (uint64_t) (timeout * 1e9) + 1 : 0;
       uv_update_time(&loop->uv);
       uv_timer_start(&loop->sleeper, on_sleeper, whole + ((double) whole < ms), 0);
     }
     uv_run(&loop->uv, UV_RUN_ONCE);
+    vl_port_deadline = 0;
     if (timeout > 0.0)
       uv_timer_start(&loop->sleeper, on_sleeper, VL_IDLE, VL_IDLE);
   }

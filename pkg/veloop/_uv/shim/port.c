@@ -102,13 +102,45 @@ static int retry(int epoll_fd) {
  * happen only while libuv has a timer; our loops always have one of VL_IDLE milliseconds. */
 _Thread_local int vl_port_poll_errno;
 
+/* When the poll that vl_loop_run is about to make shall end: by uv_hrtime(), 0: when libuv says, which
+ * counts in whole milliseconds. */
+_Thread_local uint64_t vl_port_deadline;
+
+/* Linux 5.11 has a call for that; sandboxes may refuse what they do not know. */
+#ifdef SYS_epoll_pwait2
+static _Atomic int no_pwait2;
+
+static int wait_until(uint64_t deadline, int epoll_fd, struct epoll_event *events, int max,
+                      int timeout, const sigset_t *mask) {
+  uint64_t now = uv_hrtime(), left = deadline > now ? deadline - now : 0;
+  struct timespec limit;
+  int n;
+
+  if (left < (uint64_t) timeout * 1000000 && !atomic_load(&no_pwait2)) {
+    limit.tv_sec = (time_t) (left / 1000000000);
+    limit.tv_nsec = (long) (left % 1000000000);
+    n = (int) syscall(SYS_epoll_pwait2, epoll_fd, events, max, &limit, mask, _NSIG / 8);
+    if (n != -1 || (errno != ENOSYS && errno != EPERM))
+      return n;
+    atomic_store(&no_pwait2, 1);
+  }
+  return epoll_pwait(epoll_fd, events, max, timeout, mask);
+}
+#else
+#define wait_until(deadline, ...) epoll_pwait(__VA_ARGS__)
+#endif
+
 static int wait_for(int epoll_fd, struct epoll_event *events, int max, int timeout,
                     const sigset_t *mask) {
   int n;
 
-  if (timeout > VL_IDLE / 2)
-    timeout = -1; /* the kernel need not set up a timer of its own */
-  n = epoll_pwait(epoll_fd, events, max, timeout, mask);
+  if (timeout > 0 && vl_port_deadline != 0) {
+    n = wait_until(vl_port_deadline, epoll_fd, events, max, timeout, mask);
+  } else {
+    if (timeout > VL_IDLE / 2)
+      timeout = -1; /* the kernel need not set up a timer of its own */
+    n = epoll_pwait(epoll_fd, events, max, timeout, mask);
+  }
   if (n == -1 && errno != EINTR) {
     vl_port_poll_errno = errno;
     return 0;
@@ -207,6 +239,7 @@ int vl_port_keeps_flags(int command) {
 }
 #else
 _Thread_local int vl_port_poll_errno;
+_Thread_local uint64_t vl_port_deadline;
 void vl_port_forget_epoll(int epoll_fd) { (void) epoll_fd; }
 #endif
 

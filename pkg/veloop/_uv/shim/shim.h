@@ -155,6 +155,7 @@ void vl_port_forked(void);
 void vl_port_forget_epoll(int epoll_fd);
 extern _Thread_local int vl_port_keeps_trial;
 extern _Thread_local int vl_port_poll_errno;
+extern _Thread_local uint64_t vl_port_deadline;
 enum { VL_IDLE = INT_MAX }; /* what a sleeper that is not needed is set to, milliseconds */
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
