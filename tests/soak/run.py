@@ -204,8 +204,8 @@ def main():
     if options.loop == "veloop":
         import veloop
 
-        # Streams, tasks and children of veloop's own as well. Only now, for the environment says how
-        # many calls are to fail.
+        # Streams, tasks and children of veloop's own as well. Only now, for the environment says
+        # how many calls are to fail.
         actions.asyncio = veloop
         loop = veloop.new_event_loop()
     else:
