@@ -98,7 +98,7 @@ int vs_timers_add(vs_timers_t *timers, PyObject *timer) {
   if (get_when(timer, &when) < 0)
     return -1;
   if (timers->size == timers->capacity) {
-    capacity = timers->capacity ? timers->capacity * 2 : SMALLEST;
+    capacity = timers->capacity + timers->capacity / 4 + SMALLEST;
     heap = PyMem_Realloc(timers->heap, (size_t) capacity * sizeof(*heap));
     if (heap == NULL) {
       PyErr_NoMemory();
