@@ -1,7 +1,12 @@
-"""add_reader and add_writer: callbacks for descriptors that belong to somebody else."""
+"""add_reader and add_writer: callbacks for descriptors that belong to somebody else.
+
+And the waits of the sock_ methods: a future that is done when there is something to do. As with
+asyncio there is one callback or future for each direction of a descriptor, the latest.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,30 +22,54 @@ VL_READABLE = lib.VL_READABLE
 VL_WRITABLE = lib.VL_WRITABLE
 UV_EEXIST = lib.UV_EEXIST
 
+vl_poll_set = lib.vl_poll_set
+
 
 class Watch:
-    """The callbacks of one descriptor."""
+    """Who is told about one descriptor: a callback each time, a future once."""
 
-    __slots__ = ("fd", "file", "ident", "loop", "reader", "writer")
+    __slots__ = ("fd", "file", "ident", "poller", "reader", "simple", "writer")
 
-    def __init__(self, loop: EventLoop, fd: int, file: Any) -> None:
-        self.loop = loop
+    def __init__(self, poller: Poller, fd: int, file: Any) -> None:
+        self.poller = poller
         self.fd = fd
         self.file = file  # by which it is found when it has been closed
         self.ident = 0
-        self.reader: Handle | None = None
-        self.writer: Handle | None = None
+        self.simple = True  # C was asked for one event, once, and for nothing since
+        self.reader: Handle | asyncio.Future[None] | None = None
+        self.writer: Handle | asyncio.Future[None] | None = None
 
     def on_event(self, kind: int, events: int, unused: int) -> None:
+        told = False
         if events & VL_READABLE:
-            self._call(self.reader)
+            reader = self.reader
+            if isinstance(reader, Handle):
+                self._call(reader)
+            elif reader is not None:
+                told, self.reader = True, None
+                if not reader.done():
+                    reader.set_result(None)
         # The reader's callback may have removed or replaced the writer: look at it only now.
         if events & VL_WRITABLE:
-            self._call(self.writer)
+            writer = self.writer
+            if isinstance(writer, Handle):
+                self._call(writer)
+            elif writer is not None:
+                told, self.writer = True, None
+                if not writer.done():
+                    writer.set_result(None)
+        if not told:
+            return
+        poller = self.poller
+        if self.simple:
+            # C lets it rest: nothing more comes, and if the next wait is soon it costs less.
+            del poller.watches[self.fd], poller._loop._driver.targets[self.ident]
+        elif poller.watches.get(self.fd) is self:
+            poller._apply(self, 0)
 
-    def _call(self, handle: Handle | None) -> None:
-        if handle is not None and not handle._cancelled:
-            self.loop._run_handle(handle)
+    def _call(self, handle: Handle) -> None:
+        if not handle._cancelled:
+            self.poller._loop._run_handle(handle)
 
 
 class Poller:
@@ -50,71 +79,81 @@ class Poller:
         self._loop = loop
         self.watches: dict[int, Watch] = {}
 
-    def add_reader(
-        self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]
-    ) -> Handle:
-        watch = self._watch(file)
-        handle = Handle(callback, args, self._loop)
-        before, watch.reader = watch.reader, handle
-        try:
-            self._apply(watch, VL_READABLE)
-        except BaseException:
-            watch.reader = before
-            raise
-        if before is not None:
-            before.cancel()
-        return handle
+    def add_reader(self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._set_reader(file, Handle(callback, args, self._loop))
 
-    def add_writer(
-        self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]
-    ) -> Handle:
-        watch = self._watch(file)
-        handle = Handle(callback, args, self._loop)
-        before, watch.writer = watch.writer, handle
-        try:
-            self._apply(watch, VL_WRITABLE)
-        except BaseException:
-            watch.writer = before
-            raise
-        if before is not None:
-            before.cancel()
-        return handle
+    def add_writer(self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._set_writer(file, Handle(callback, args, self._loop))
 
     def remove_reader(self, file: Any) -> bool:
         watch = self._known(file)
         if watch is None or watch.reader is None:
             return False
-        handle, watch.reader = watch.reader, None
-        try:
-            self._apply(watch, 0)
-        except BaseException:
-            watch.reader = handle
-            raise
-        handle.cancel()
+        self._drop_reader(watch)
         return True
 
     def remove_writer(self, file: Any) -> bool:
         watch = self._known(file)
         if watch is None or watch.writer is None:
             return False
-        handle, watch.writer = watch.writer, None
-        try:
-            self._apply(watch, 0)
-        except BaseException:
-            watch.writer = handle
-            raise
-        handle.cancel()
+        self._drop_writer(watch)
         return True
 
     def close(self) -> None:
         """The loop has been closed, and the watches with it."""
         self.watches.clear()
 
+    # ------------------------------------------------------------- the waits of sock_ methods
+
+    def wait_reader(self, fd: int, ready: asyncio.Future[None]) -> Watch:
+        """Have the future done when fd can be read."""
+        if fd in self.watches:
+            return self._set_reader(fd, ready)
+        watch = self._wait(fd, VL_READABLE)
+        watch.reader = ready
+        return watch
+
+    def wait_writer(self, fd: int, ready: asyncio.Future[None]) -> Watch:
+        """Have the future done when fd can be written."""
+        if fd in self.watches:
+            return self._set_writer(fd, ready)
+        watch = self._wait(fd, VL_WRITABLE)
+        watch.writer = ready
+        return watch
+
+    def end_wait(self, watch: Watch, ready: asyncio.Future[None]) -> None:
+        """Nobody waits for that future any more, be it done or not."""
+        if self._loop.is_closed() or self.watches.get(watch.fd) is not watch:
+            return
+        if watch.reader is ready:
+            self._drop_reader(watch)
+        elif watch.writer is ready:
+            self._drop_writer(watch)
+
+    def _wait(self, fd: int, event: int) -> Watch:
+        """A watch of a descriptor that has none: for one event, which is told once."""
+        loop = self._loop
+        if loop._closed:
+            loop._check_closed()
+        if fd in loop._given:
+            loop._check_not_given(fd)
+        driver = loop._driver
+        ident = vl_poll_set(driver.pointer, fd, event, event, True)
+        if ident < 0:
+            raise self._refusal(ident, fd)
+        watch = Watch(self, fd, fd)
+        watch.ident = ident
+        driver.targets[ident] = watch.on_event
+        self.watches[fd] = watch
+        return watch
+
+    # ------------------------------------------------------------------------- what they share
+
     def _watch(self, file: Any) -> Watch:
         self._loop._check_closed()
         fd = fileno(file)
         self._loop._check_not_given(fd)
-        watch = self.watches.get(fd) or Watch(self._loop, fd, file)
+        watch = self.watches.get(fd) or Watch(self, fd, file)
         watch.file = file
         return watch
 
@@ -135,13 +174,60 @@ class Poller:
             self._loop._check_not_given(fd)
         return watch
 
+    def _set_reader(self, file: Any, reader: Handle | asyncio.Future[None]) -> Watch:
+        watch = self._watch(file)
+        before, watch.reader = watch.reader, reader
+        try:
+            self._apply(watch, VL_READABLE)
+        except BaseException:
+            watch.reader = before
+            raise
+        if isinstance(before, Handle):
+            before.cancel()
+        return watch
+
+    def _set_writer(self, file: Any, writer: Handle | asyncio.Future[None]) -> Watch:
+        watch = self._watch(file)
+        before, watch.writer = watch.writer, writer
+        try:
+            self._apply(watch, VL_WRITABLE)
+        except BaseException:
+            watch.writer = before
+            raise
+        if isinstance(before, Handle):
+            before.cancel()
+        return watch
+
+    def _drop_reader(self, watch: Watch) -> None:
+        reader, watch.reader = watch.reader, None
+        try:
+            self._apply(watch, 0)
+        except BaseException:
+            watch.reader = reader
+            raise
+        if isinstance(reader, Handle):
+            reader.cancel()
+
+    def _drop_writer(self, watch: Watch) -> None:
+        writer, watch.writer = watch.writer, None
+        try:
+            self._apply(watch, 0)
+        except BaseException:
+            watch.writer = writer
+            raise
+        if isinstance(writer, Handle):
+            writer.cancel()
+
     def _apply(self, watch: Watch, added: int) -> None:
-        """Make libuv watch for what there are callbacks for; `added` is the event of a new one."""
+        """Make libuv watch for what there is somebody for; `added` is the event of a new one."""
         driver = self._loop._driver
-        events = (VL_READABLE if watch.reader is not None else 0) | (
-            VL_WRITABLE if watch.writer is not None else 0
+        reader, writer = watch.reader, watch.writer
+        events = (VL_READABLE if reader is not None else 0) | (
+            VL_WRITABLE if writer is not None else 0
         )
-        ident = lib.vl_poll_set(driver.pointer, watch.fd, events, added)
+        once = not (isinstance(reader, Handle) or isinstance(writer, Handle))
+        watch.simple = False
+        ident = vl_poll_set(driver.pointer, watch.fd, events, added, once)
         if ident == watch.ident:
             return
         if ident == VL_EFOREIGN:
@@ -150,20 +236,25 @@ class Poller:
         if watch.ident:  # 0, that of a new watch, is the id of the signals
             driver.targets.pop(watch.ident, None)
             self.watches.pop(watch.fd, None)
-            # The callback for the other event is one of the file that is no more.
-            if watch.reader is not None and added != VL_READABLE:
-                watch.reader.cancel()
+            # Who waits for the other event waits for one of the file that is no more.
+            if added != VL_READABLE:
                 watch.reader = None
-            if watch.writer is not None and added != VL_WRITABLE:
-                watch.writer.cancel()
+                if isinstance(reader, Handle):
+                    reader.cancel()
+            if added != VL_WRITABLE:
                 watch.writer = None
+                if isinstance(writer, Handle):
+                    writer.cancel()
         watch.ident = max(ident, 0)
         if ident > 0:
             driver.targets[ident] = watch.on_event
             self.watches[watch.fd] = watch
         elif ident < 0:
-            user = self._user_of(watch.fd) if ident == UV_EEXIST else None
-            raise error(ident) if user is None else _in_use(watch.fd, user)
+            raise self._refusal(ident, watch.fd)
+
+    def _refusal(self, status: int, fd: int) -> Exception:
+        user = self._user_of(fd) if status == UV_EEXIST else None
+        return error(status) if user is None else _in_use(fd, user)
 
     def _user_of(self, fd: int) -> object | None:
         """The transport or listener that has this descriptor, if there is one."""

@@ -170,14 +170,13 @@ def check_socket(loop: EventLoop, sock: socket.socket) -> None:
 
 async def _readable(loop: EventLoop, sock: socket.socket) -> None:
     ready = loop.create_future()
-    # By number from here on: the object may be closed while we wait.
-    fd = sock.fileno()
-    handle = loop._poller.add_reader(fd, _wake, (ready,))
+    # By number: the object may be closed while we wait.
+    watch = loop._poller.wait_reader(sock.fileno(), ready)
     try:
         await ready
     finally:
-        if not handle._cancelled:  # else the watch is somebody else's by now
-            loop._poller.remove_reader(fd)
+        if watch.reader is ready:
+            loop._poller.end_wait(watch, ready)
 
 
 async def _writable(loop: EventLoop, sock: socket.socket) -> None:
@@ -186,14 +185,9 @@ async def _writable(loop: EventLoop, sock: socket.socket) -> None:
 
 async def wait_writable(loop: EventLoop, fd: int, ready: asyncio.Future[None]) -> None:
     """Wait for the future, which is done when the descriptor can be written, if not before."""
-    handle = loop._poller.add_writer(fd, _wake, (ready,))
+    watch = loop._poller.wait_writer(fd, ready)
     try:
         await ready
     finally:
-        if not handle._cancelled:
-            loop._poller.remove_writer(fd)
-
-
-def _wake(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
+        if watch.writer is ready:
+            loop._poller.end_wait(watch, ready)

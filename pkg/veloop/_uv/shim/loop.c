@@ -60,6 +60,8 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   loop->ring_len = 0;
   loop->slab_used = 0;
   vl_port_poll_errno = 0;
+  loop->runs++;
+  vl_poll_end_rests(loop);
   if (timeout == 0.0) {
     uv_run(&loop->uv, UV_RUN_NOWAIT);
   } else {

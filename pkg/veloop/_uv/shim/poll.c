@@ -8,12 +8,22 @@
  * libuv registers a watch with the kernel when it polls next. If the descriptor is closed before
  * that and its number goes to another file, it would be that file that is watched. So it is done
  * at once here: then the kernel forgets the watch with the file, and knows later whether the
- * number still means the file that was registered. */
+ * number still means the file that was registered.
+ *
+ * What the sock_ methods wait for is told once. Such a watch then rests: it is closed by the second
+ * poll after that, unless it was asked for again, as it is by who receives one message after the
+ * other; that costs one epoll_ctl. While it rests the application may close the socket, and a copy
+ * of it may live on, in a child say, where no epoll_ctl reaches it. So the kernel itself keeps silent
+ * from the event on (EPOLLONESHOT). Where it does not, the watch is closed and never rests. */
 #include "shim.h"
 
 #ifndef _WIN32
 #include <fcntl.h>
 #endif
+
+/* Polls that a watch rests for. One is not enough: if what a poll brought takes long, the next
+ * comes before the tasks that it woke. */
+enum { RESTS = 1 };
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
@@ -23,16 +33,18 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 static int tell_epoll(vl_handle_t *handle, int op) {
   struct epoll_event event = {.data.fd = handle->fd};
   struct uv__queue *queue = &handle->uv.poll.io_watcher.watcher_queue;
+  unsigned events = 0;
 
   /* The same bits as libuv's. */
   if (handle->events & UV_READABLE)
-    event.events |= EPOLLIN;
+    events |= EPOLLIN;
   if (handle->events & UV_WRITABLE)
-    event.events |= EPOLLOUT;
+    events |= EPOLLOUT;
+  event.events = events | (handle->once ? EPOLLONESHOT : 0);
   if (epoll_ctl(uv_backend_fd(&handle->loop->uv), op, handle->fd, &event) != 0)
     return uv_translate_sys_error(errno);
   /* As libuv leaves a watcher that it has registered: not in the queue of those to be told of. */
-  handle->uv.poll.io_watcher.pevents = handle->uv.poll.io_watcher.events = event.events;
+  handle->uv.poll.io_watcher.pevents = handle->uv.poll.io_watcher.events = events;
   queue->prev->next = queue->next;
   queue->next->prev = queue->prev;
   queue->next = queue->prev = queue;
@@ -89,17 +101,57 @@ static int poll_init(vl_handle_t *handle, int fd) {
 }
 #endif
 
+/* Those that rest are in a list, the oldest first. */
+static void rest(vl_handle_t *handle) {
+  vl_loop_t *loop = handle->loop;
+
+  handle->rests_since = loop->runs;
+  handle->older = loop->newest;
+  *(loop->newest == NULL ? &loop->oldest : &loop->newest->newer) = handle;
+  loop->newest = handle;
+  handle->rests = 1;
+}
+
+static void rest_no_more(vl_handle_t *handle) {
+  vl_loop_t *loop = handle->loop;
+
+  if (!handle->rests)
+    return;
+  *(handle->older == NULL ? &loop->oldest : &handle->older->newer) = handle->newer;
+  *(handle->newer == NULL ? &loop->newest : &handle->newer->older) = handle->older;
+  handle->older = handle->newer = NULL;
+  handle->rests = 0;
+}
+
+void vl_poll_end_rests(vl_loop_t *loop) {
+  while (loop->oldest != NULL && loop->runs - loop->oldest->rests_since > RESTS)
+    vl_poll_forget(loop, loop->oldest->fd);
+}
+
+static void on_once(vl_handle_t *handle, int told) {
+  handle->events &= ~told;
+  if (handle->events != 0 || handle->rests)
+    return;
+  if (handle->at_once)
+    rest(handle);
+  else
+    vl_poll_forget(handle->loop, handle->fd); /* the kernel would go on */
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events) {
   vl_handle_t *handle = poll->data;
-  int told = 0;
+  int told = events & handle->events;
 
   if (status < 0) {
     /* POLLERR: libuv stopped the watch. asyncio calls both callbacks, again and again until
      * they look at the error, so we go on. */
     told = handle->events;
+    handle->at_once = 0;
+  }
+  if (handle->once) {
+    on_once(handle, told);
+  } else if (status < 0) {
     poll_start(handle);
-  } else {
-    told = events & handle->events;
   }
   if (told)
     vl_emit(handle->loop, VL_POLL, handle->id, told, 0);
@@ -158,10 +210,11 @@ void vl_poll_forget(vl_loop_t *loop, int fd) {
   if (fd < 0 || fd >= loop->npolls || (handle = loop->polls[fd]) == NULL)
     return;
   loop->polls[fd] = NULL;
+  rest_no_more(handle);
   vl_handle_close_unguarded(handle);
 }
 
-int64_t vl_poll_set(vl_loop_t *loop, int fd, int events, int added) {
+int64_t vl_poll_set(vl_loop_t *loop, int fd, int events, int added, int once) {
   vl_handle_t *handle;
   int before, r;
 
@@ -171,7 +224,9 @@ int64_t vl_poll_set(vl_loop_t *loop, int fd, int events, int added) {
   handle = fd < loop->npolls ? loop->polls[fd] : NULL;
   if (events != 0 && handle != NULL) {
     before = handle->events;
+    rest_no_more(handle);
     handle->events = events;
+    handle->once = once;
     r = poll_change(handle);
     if (r == 0 || (r == UV_EBADF && events == before)) /* asyncio does not ask the kernel then */
       return handle->id;
@@ -183,6 +238,7 @@ int64_t vl_poll_set(vl_loop_t *loop, int fd, int events, int added) {
   if (r != 0)
     return r;
   handle->events = added;
+  handle->once = once;
   r = poll_start_new(handle);
   if (r != 0) {
     vl_poll_forget(loop, fd);

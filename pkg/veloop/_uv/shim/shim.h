@@ -52,6 +52,8 @@ struct vl_loop {
   size_t slab_used;
   vl_handle_t **polls; /* by descriptor */
   int npolls;
+  vl_handle_t *oldest, *newest; /* polls that rest, see poll.c */
+  int64_t runs;
   vl_dns_t *requests; /* not freed yet */
   int pipes; /* streams that may be no sockets, see vl_loop_may_wait */
   vl_loop_t *next_zombie;
@@ -82,6 +84,10 @@ struct vl_handle {
   int fd;        /* poll and listener */
   int owned;     /* poll: fd is ours to close */
   int at_once;   /* poll: epoll knows of it, see poll.c */
+  int once;      /* poll: each event is told once */
+  int rests;     /* poll: everything was told; since which run, and the neighbours in the list */
+  int64_t rests_since;
+  vl_handle_t *older, *newer;
   int shutting;  /* stream: half-close when the queue is empty */
   int64_t round; /* stream and udp: in which it was read last */
   int failures;  /* listener: of accept, one after the other */
@@ -133,6 +139,7 @@ int vl_handle_fileno_unguarded(vl_handle_t *handle);
 
 int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **handle);
 void vl_poll_forget(vl_loop_t *loop, int fd);
+void vl_poll_end_rests(vl_loop_t *loop);
 void vl_stream_drop_queue(vl_handle_t *handle);
 int vl_write_may_wait(vl_handle_t *handle);
 int vl_loop_may_wait(vl_loop_t *loop);
