@@ -183,6 +183,7 @@ DECL_ALONE = {
 SHIM_ALONE = {
     "environment": "for process.c only",
     "port": "what differs between platforms, for the other shims only",
+    "epoll": "the part of port that is about epoll",
     "faults": "system calls that fail, in builds for the soak test",
 }
 # C stems whose Python half has another name.

@@ -8,7 +8,8 @@
 
 /* Reading and writing sockets and pipes, opening and watching them; not libuv's own eventfds. */
 static const char *const files[] = {"stream.c", "udp.c",  "tcp.c",      "pipe.c",
-                                    "core.c",   "poll.c", "listener.c", "port.c"};
+                                    "core.c",   "poll.c", "listener.c", "port.c",
+                                    "epoll.c"};
 
 static const int errors[][3] = {
     [VL_FAULT_RECEIVE] = {ECONNRESET, ENOBUFS, ENOMEM},

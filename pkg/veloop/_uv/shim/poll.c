@@ -54,7 +54,7 @@ static int tell_epoll(vl_handle_t *handle, int op) {
 static int poll_start(vl_handle_t *handle) {
   int r = uv_poll_start(&handle->uv.poll, handle->events, on_poll);
 
-  /* What fails is left to libuv, and to the care that port.c takes of its failures. */
+  /* What fails is left to libuv, and to the care that epoll.c takes of its failures. */
   handle->at_once = r == 0 && tell_epoll(handle, EPOLL_CTL_ADD) == 0;
   return r;
 }

@@ -159,6 +159,7 @@ enum { VL_PORT_ENOBUFS = 1 << 20 };
 extern _Thread_local int vl_port_borrowed_fd;
 extern unsigned int vl_port_pool_threads;
 void vl_port_forked(void);
+void vl_port_epoll_forked(void);
 void vl_port_forget_epoll(int epoll_fd);
 extern _Thread_local int vl_port_keeps_trial;
 extern _Thread_local int vl_port_poll_errno;
