@@ -64,7 +64,7 @@ class PipeTransport(StreamTransport):
         super().__init__(loop, protocol, context, handle)
         self._pipe = pipe
         self._fd = fd
-        self._extra["pipe"] = pipe
+        self._extra = {"pipe": pipe}
 
     def __repr__(self) -> str:
         info = [self.__class__.__name__]
@@ -89,7 +89,7 @@ class PipeTransport(StreamTransport):
                 pipe.close()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._extra.get(name, default)
+        return (self._extra or {}).get(name, default)
 
     def _fileno(self) -> int:
         return -1  # libuv does not have the file's own: anybody may watch that

@@ -68,7 +68,6 @@ class StreamTransport(Transport):
         "_refuse",
         "_registered",
         "_resume",
-        "_run",
         "_sendfile",
         "_slab",
         "_sock",
@@ -93,7 +92,8 @@ class StreamTransport(Transport):
         self._orphaned = False  # the loop was closed while this was open
         self._live = False
         self._paused = False
-        self._held: list[tuple[int, Any]] = []  # (status, data) read while paused
+        # (status, data) read while paused. What few connections need is made when they do.
+        self._held: list[tuple[int, Any]] | tuple[()] = ()
         self._eof = False
         self._eof_read = False
         self._refuse = False
@@ -105,9 +105,8 @@ class StreamTransport(Transport):
         self._sock = sock
         self._has_socket = sock is not None
         self._addresses = addresses
-        self._extra = self._names_of(sock) if sock is not None else {}
+        self._extra = None if sock is None else self._names_of(sock)
         super().__init__(loop, protocol, context, server)
-        self._run = context.run
         self._ident = ident = lib.vl_handle_id(handle)
         loop._driver.targets[ident] = self._on_event
         # Its number in loop._given: the application may close its socket before this ends.
@@ -123,7 +122,7 @@ class StreamTransport(Transport):
     def _start(self) -> None:
         """Tell the protocol, and begin to read unless it paused or closed at once."""
         try:
-            self._run(self._protocol.connection_made, self)
+            self._context.run(self._protocol.connection_made, self)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -179,7 +178,7 @@ class StreamTransport(Transport):
                     data = self._slab[b : b + a]
                     resume = self._resume
                     if resume is None or not resume(data):
-                        self._run(self._protocol.data_received, data)
+                        self._context.run(self._protocol.data_received, data)
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as exc:
@@ -194,7 +193,7 @@ class StreamTransport(Transport):
         if self._closing:
             return
         if self._paused or self._held:  # what is held comes first
-            self._held.append((status, data))
+            self._held = [*self._held, (status, data)]
         elif status > 0:
             self._deliver(data)
         elif status == UV_EOF:
@@ -211,12 +210,12 @@ class StreamTransport(Transport):
         try:
             while rest and self._live and self._buffered:
                 method = "get_buffer"
-                size = self._run(_fill, self._protocol, rest)
+                size = self._context.run(_fill, self._protocol, rest)
                 rest = rest[size:]
                 if self._loop._nesting and rest:
                     rest = memoryview(bytes(rest))  # a nested run would fill the slab anew
                 method = "buffer_updated"
-                self._run(self._protocol.buffer_updated, size)
+                self._context.run(self._protocol.buffer_updated, size)
         except (SystemExit, KeyboardInterrupt):
             if rest:
                 self._hold(bytes(rest))
@@ -227,13 +226,13 @@ class StreamTransport(Transport):
         if not rest or self._closing:
             return
         if self._paused or self._held:
-            self._held.insert(0, (len(rest), bytes(rest)))
+            self._held = [(len(rest), bytes(rest)), *self._held]
         else:
             self._deliver(bytes(rest))  # to a protocol that is no BufferedProtocol
 
     def _hold(self, data: bytes) -> None:
         """An interrupt came in the middle of this: what is left of it, in the next run."""
-        self._held.insert(0, (len(data), data))
+        self._held = [(len(data), data), *self._held]
         if not self._paused and not self._closing:
             self._live = False
             check(lib.vl_stream_read_stop(self._handle))
@@ -244,7 +243,7 @@ class StreamTransport(Transport):
             self._feed(memoryview(data))
             return
         try:
-            self._run(self._protocol.data_received, data)
+            self._context.run(self._protocol.data_received, data)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -256,7 +255,7 @@ class StreamTransport(Transport):
         self._live = False
         self._eof_read = True
         try:
-            keep_open = self._run(self._protocol.eof_received)
+            keep_open = self._context.run(self._protocol.eof_received)
         except (SystemExit, KeyboardInterrupt):
             self.close()
             raise
@@ -278,7 +277,7 @@ class StreamTransport(Transport):
         # Not what the record could say: something may have been written since.
         self._queued = lib.vl_stream_queued(self._handle)
         if self._protocol_paused:
-            self._run(self._maybe_resume_protocol)
+            self._context.run(self._maybe_resume_protocol)
         if not self._queued:
             if self._sendfile is not None and not self._sendfile.done():
                 self._sendfile.set_result(None)
@@ -327,7 +326,7 @@ class StreamTransport(Transport):
         """What was read while paused comes before anything that is still in the socket."""
         try:
             while self._held and not self._paused and not self._closing:
-                status, data = self._held.pop(0)
+                (status, data), *self._held = self._held
                 if status > 0:
                     self._live = True
                     self._deliver(data)
@@ -465,7 +464,7 @@ class StreamTransport(Transport):
         check(lib.vl_stream_read_stop(self._handle))
         self._closing = True
         self._live = False
-        self._held.clear()
+        self._held = ()
         if not self._queued:
             self._schedule_end(None)
 
@@ -478,7 +477,7 @@ class StreamTransport(Transport):
         check(lib.vl_stream_read_stop(self._handle))
         self._closing = True
         self._live = False
-        self._held.clear()
+        self._held = ()
         self._queued = 0
         self._schedule_end(exc)
 
@@ -537,6 +536,8 @@ class StreamTransport(Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         extra = self._extra
+        if extra is None:
+            extra = self._extra = {}
         if name in extra:
             return extra[name]
         if name in ("peername", "sockname"):
