@@ -17,7 +17,7 @@ from typing import Any
 RECORD = 16 * 1024  # the most plaintext in one record, which is what one read() gives
 
 # Encrypted at once. OpenSSL's memory buffers never shrink, so a connection keeps this much.
-CHUNK = 64 * 1024
+CHUNK = 32 * 1024
 
 INFO = ("peercert", "cipher", "compression")  # asyncio's names for what OpenSSL knows
 
