@@ -22,6 +22,9 @@ NEWER = {
     "group": ((3, 13), "a TaskGroup uncancels, and keeps a cancellation from outside, since 3.13"),
     "wait_cond": ((3, 13), "who is notified and cancelled hands it on since 3.13"),
     "wait_cond_for": ((3, 13), "as wait_cond"),
+    "sem1": ((3, 13), "a semaphore wakes as many as it has room for since 3.13"),
+    "sem2": ((3, 13), "as sem1"),
+    "bounded": ((3, 13), "as sem1"),
     "shutdown": ((3, 13), "Queue.shutdown() is new in 3.13"),
     "as_completed_async": ((3, 13), "as_completed() is an asynchronous iterator since 3.13"),
 }
@@ -39,7 +42,6 @@ THEMES = {
     "everything": (2, 8, 6),
 }
 
-LOCKS = ["lock", "sem1", "sem2", "bounded"]
 BARRIERS = ["barrier2", "barrier3"]
 QUEUES = ["queue", "queue1", "priority", "lifo"]
 
@@ -51,6 +53,9 @@ def _ops(names, *arguments):
 def _is_newer(op):
     entry = NEWER.get(op.lstrip("!"))
     return entry is not None and sys.version_info[:2] < entry[0]
+
+
+LOCKS = [name for name in ("lock", "sem1", "sem2", "bounded") if not _is_newer(name)]
 
 
 def simple(theme, locks, queues):

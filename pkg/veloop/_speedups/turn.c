@@ -2,7 +2,7 @@
 #include "speedups.h"
 
 /* While callbacks keep the loop busy it looks for I/O this often, as in core.py. */
-#define POLL_EVERY 100e-6
+#define POLL_EVERY 25e-6
 #define LONGEST_SLEEP (24 * 3600.0)
 /* Looking takes no time, so the GIL is kept, see speedups.h; but other threads must get it some
  * time (seconds). */

@@ -47,7 +47,7 @@ _monotonic = time.monotonic
 vl_loop_run = lib.vl_loop_run
 
 # While callbacks keep the loop busy it looks for I/O this often (seconds), not every turn.
-_POLL_EVERY = 100e-6
+_POLL_EVERY = 25e-6
 
 # The longest sleep (seconds), as asyncio's MAXIMUM_SELECT_TIMEOUT: far beyond it libuv's
 # arithmetic would overflow.
