@@ -91,8 +91,6 @@ class World:
             "sem2": aio.Semaphore(2),
             "bounded": aio.BoundedSemaphore(1),
             "event": aio.Event(),
-            "barrier2": aio.Barrier(2),
-            "barrier3": aio.Barrier(3),
             "queue": aio.Queue(),
             "queue1": aio.Queue(1),
             "priority": aio.PriorityQueue(2),
@@ -253,15 +251,6 @@ class World:
     async def clear(self, here, name):
         return self.objects[name].clear()
 
-    async def wait_barrier(self, here, name):
-        return await self.objects[name].wait()
-
-    async def reset(self, here, name):
-        return await self.objects[name].reset()
-
-    async def abort(self, here, name):
-        return await self.objects[name].abort()
-
     async def monitor(self, here, steps):
         return await self._with(here, "cond", steps)
 
@@ -298,9 +287,6 @@ class World:
             for attribute in ("locked", "is_set", "qsize", "empty", "full"):
                 if hasattr(each, attribute):
                     state[f"{name}.{attribute}"] = getattr(each, attribute)()
-            for attribute in ("parties", "n_waiting", "broken"):
-                if hasattr(each, attribute):
-                    state[f"{name}.{attribute}"] = getattr(each, attribute)
         return state
 
     # ------------------------------------------------------------ queues

@@ -33,6 +33,9 @@ DELAYS = st.sampled_from([0, 0, 0.5, 1, 1, 1, 2, 3])
 # As in calls: shorter than the delays, equal, longer; and those that are over at once.
 TIMEOUTS = st.sampled_from([0, 0.5, 1, 1, 2, 2.5, 4, -1, None])
 
+# There are no barriers: in asyncio a task that is cancelled while it waits for one wakes another
+# for nothing, who then goes on in another turn than with veloop (docs/locks.md). Programs can tell.
+
 # theme -> how deep bodies nest, how many steps one has, how many tasks there are at first.
 THEMES = {
     "locks": (1, 8, 8),
@@ -42,7 +45,6 @@ THEMES = {
     "everything": (2, 8, 6),
 }
 
-BARRIERS = ["barrier2", "barrier3"]
 QUEUES = ["queue", "queue1", "priority", "lifo"]
 
 
@@ -73,8 +75,6 @@ def simple(theme, locks, queues):
             *_ops(["wait_cond", "notify_all"]),
             *_ops(["notify"], st.integers(0, 2)),
             *_ops(["wait_event", "wait_event", "set", "clear"], st.just("event")) * 2,
-            *_ops(["wait_barrier"], st.sampled_from(BARRIERS)) * 6,
-            *_ops(["reset", "abort"], st.sampled_from(BARRIERS)),
             *_ops(["peek"]),
         ],
         "queues": [
@@ -112,7 +112,7 @@ def compound(theme, locks, body):
         "locks": [*_ops(["with"], st.sampled_from(locks), body) * 4],
         "conditions": [
             *_ops(["monitor"], monitor_body()) * 8,
-            *_ops(["with"], st.sampled_from(["cond", "barrier2"]), body),
+            *_ops(["with"], st.just("cond"), body),
         ],
         "queues": [],
         "tasks": [
