@@ -75,6 +75,16 @@ def _garbage_of_the_module():
 # ------------------------------------------------------------ which loop
 
 
+# Also either's methods on the other's queue and timers: what is rare goes from one to the other.
+@pytest.fixture(params=["accelerated", "python", "python methods", "python containers"])
+def variant(request, monkeypatch):
+    """How much of the accelerator loops have that are made from now on (test_speedups*.py)."""
+    from speedups_helpers import use  # not before veloop is wanted
+
+    use(request.param, monkeypatch)
+    return request.param
+
+
 @pytest.fixture(params=helpers.LOOPS)
 def loop_kind(request):
     """'veloop' or 'asyncio', for tests that make loops elsewhere, in a child process say."""

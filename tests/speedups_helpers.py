@@ -28,9 +28,6 @@ CLASSES = {
     "StreamReaderProtocol": streams.StreamReaderProtocol,
 }
 
-# Also either's methods on the other's queue and timers: what is rare goes from one to the other.
-VARIANTS = ["accelerated", "python", "python methods", "python containers"]
-
 
 def use(variant, monkeypatch):
     """Have loops made from now on be of the variant, until the end of the test."""

@@ -19,19 +19,13 @@ import pytest
 
 import veloop
 from helpers import outcome, run, run_turns
-from speedups_helpers import CLASSES, VARIANTS, accelerated_only, python, use
+from speedups_helpers import CLASSES, accelerated_only, python
 from veloop import _accelerate
 from veloop.loop import core, datagram, timers
 from veloop.loop.handles import Handle, TimerHandle
 from veloop.loop.stream import StreamTransport
 
 pytestmark = accelerated_only
-
-
-@pytest.fixture(params=VARIANTS)
-def variant(request, monkeypatch):
-    use(request.param, monkeypatch)
-    return request.param
 
 
 @pytest.fixture

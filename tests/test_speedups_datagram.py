@@ -10,15 +10,9 @@ import sys
 import pytest
 
 from helpers import run
-from speedups_helpers import accelerated_only, use
+from speedups_helpers import accelerated_only
 
 pytestmark = accelerated_only
-
-
-@pytest.fixture(params=["accelerated", "python"])
-def variant(request, monkeypatch):
-    use(request.param, monkeypatch)
-    return request.param
 
 
 @pytest.fixture

@@ -13,19 +13,11 @@ import pytest
 
 import veloop
 from helpers import run
-from speedups_helpers import accelerated_only, use
+from speedups_helpers import accelerated_only
 from stream_helpers import Line
 from tcp_helpers import turns
 
 pytestmark = accelerated_only
-
-VARIANTS = ["accelerated", "python"]
-
-
-@pytest.fixture(params=VARIANTS)
-def variant(request, monkeypatch):
-    use(request.param, monkeypatch)
-    return request.param
 
 
 @pytest.fixture

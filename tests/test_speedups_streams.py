@@ -8,15 +8,9 @@ import pytest
 
 import veloop
 from helpers import RecordingProtocol, run, run_turns
-from speedups_helpers import VARIANTS, accelerated_only, pair, use
+from speedups_helpers import accelerated_only, pair
 
 pytestmark = accelerated_only
-
-
-@pytest.fixture(params=VARIANTS)
-def variant(request, monkeypatch):
-    use(request.param, monkeypatch)
-    return request.param
 
 
 @pytest.fixture

@@ -191,18 +191,22 @@ static PyTypeObject *keep(PyObject *type) { return (PyTypeObject *) Py_NewRef(ty
 
 PyDoc_STRVAR(install_doc,
              "install(table, Core, Handle, TimerHandle, Driver, StreamTransport, StreamReader,\n"
-             "        StreamReaderProtocol, resumed, UdpTransport, packed, unpacked, run_all, drop, asyncio)\n--\n\n"
+             "        StreamReaderProtocol, resumed, UdpTransport, packed, unpacked, run_all, drop,\n"
+             "        asyncio)\n--\n\n"
              "Put the functions of this module in the place of the classes' methods.\n\n"
              "Returns what they were before, by \"Class.method\". An ImportError says that this\n"
              "module and the classes do not fit; after any error nothing has changed. Once in a\n"
              "process.");
 
 static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
-  static char *known[] = {"table",        "Core",    "Handle",          "TimerHandle",
-                          "Driver",       "StreamTransport", "StreamReader", "StreamReaderProtocol",
-                          "resumed", "UdpTransport", "packed", "unpacked", "run_all", "drop", "asyncio",     NULL};
-  PyObject *core, *handle, *timer, *driver, *stream, *reader, *protocol, *resumed, *udp,
-      *packed, *unpacked, *run_all, *drop, *asyncio, *found;
+  static char *known[] = {"table",        "Core",         "Handle",
+                          "TimerHandle",  "Driver",       "StreamTransport",
+                          "StreamReader", "StreamReaderProtocol",
+                          "resumed",      "UdpTransport", "packed",
+                          "unpacked",     "run_all",      "drop",
+                          "asyncio",      NULL};
+  PyObject *core, *handle, *timer, *driver, *stream, *reader, *protocol, *resumed, *udp, *packed,
+      *unpacked, *run_all, *drop, *asyncio, *found;
   const vl_table_t *table;
   long long address;
 
@@ -211,8 +215,8 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
                                    &PyType_Type, &core, &PyType_Type, &handle, &PyType_Type,
                                    &timer, &PyType_Type, &driver, &PyType_Type, &stream,
                                    &PyType_Type, &reader, &PyType_Type, &protocol, &resumed,
-                                   &PyType_Type, &udp, &packed, &unpacked,
-                                   &run_all, &drop, &PyModule_Type, &asyncio))
+                                   &PyType_Type, &udp, &packed, &unpacked, &run_all, &drop,
+                                   &PyModule_Type, &asyncio))
     return NULL;
   table = (const vl_table_t *) (intptr_t) address;
   if (vs.table != NULL) {
@@ -243,8 +247,8 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   vs.on_event = PyObject_GetAttrString(stream, "_on_event");
   vs.on_datagram = PyObject_GetAttrString(udp, "_on_event");
   vs.sleep_time = PyObject_GetAttrString(core, "_sleep_time");
-  if (vs.on_event == NULL || vs.on_datagram == NULL || vs.sleep_time == NULL || make_names() < 0 || find_clock() < 0 ||
-      find_slots() < 0)
+  if (vs.on_event == NULL || vs.on_datagram == NULL || vs.sleep_time == NULL ||
+      make_names() < 0 || find_clock() < 0 || find_slots() < 0)
     return NULL;
   found = vs_find_originals();
   if (found == NULL)

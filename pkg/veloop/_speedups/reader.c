@@ -181,7 +181,8 @@ static PyObject *reader_take(PyObject *self, PyObject *size) {
   }
   if (start < 0 || n < 0 || start > length || n > length - start)
     return vs_original(READER_TAKE, self, &size, 1, NULL);
-  data = n == length ? Py_NewRef(head) : PyBytes_FromStringAndSize(PyBytes_AS_STRING(head) + start, n);
+  data = n == length ? Py_NewRef(head)
+                     : PyBytes_FromStringAndSize(PyBytes_AS_STRING(head) + start, n);
   if (data == NULL)
     return NULL;
   vs_set(self, vs.reader.searcher, Py_NewRef(Py_None));

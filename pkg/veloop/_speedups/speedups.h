@@ -67,12 +67,12 @@ enum {
  * module it came from. install() refuses a second interpreter, which then stays pure. */
 typedef struct {
   const vl_table_t *table;
-  PyTypeObject *core_type, *handle_type, *timer_type, *driver_type, *stream_type,
-      *reader_type, *protocol_type, *udp_type;
+  PyTypeObject *core_type, *handle_type, *timer_type, *driver_type, *stream_type, *reader_type,
+      *protocol_type, *udp_type;
   PyObject *originals[METHODS];
   PyObject *on_event;  /* StreamTransport._on_event: who has it is served without calling it */
   PyObject *on_datagram; /* UdpTransport._on_event */
-  PyObject *packed, *unpacked; /* datagram._packed, _unpacked: addresses to sockaddr and back */
+  PyObject *packed, *unpacked; /* datagram.packed, unpacked: an address to its sockaddr, and back */
   PyObject *sleep_time; /* Core._sleep_time: who has another decides how long to sleep */
   PyObject *run_all;   /* debug.run_all */
   PyObject *drop;      /* _uv.events.drop */

@@ -120,7 +120,7 @@ async def getaddrinfo(
     node: Any
     if isinstance(host, str):
         if flags == 0 or (isinstance(flags, int) and not int(flags) & _MATTER):
-            info = _numeric(host, port, family, type, proto)
+            info = _known_addrinfo(host, port, family, type, proto)
             if info is not None:
                 return [info]
         if host.isascii() and len(host) < 64 and ".." not in host and host[:1] != ".":
@@ -145,27 +145,6 @@ async def getaddrinfo(
     )
     found: list[AddrInfo] = await request.wait(ident)
     return found
-
-
-def _numeric(host: str, port: Any, family: int, type: int, proto: int) -> AddrInfo | None:
-    """What socket.getaddrinfo() makes of what is nearly always asked for; None: ask that."""
-    protocol = _PROTOCOLS.get(type)
-    if protocol is None or proto not in (0, protocol) or port.__class__ is not int:
-        return None
-    if not 0 <= port <= 0xFFFF:
-        return None
-    try:
-        if ":" not in host:
-            if family not in (_UNSPECIFIED, _INET):
-                return None
-            socket.inet_pton(_INET, host)
-            return _INET, _KINDS[type], protocol, "", (host, port)
-        if family not in (_UNSPECIFIED, _INET6) or "%" in host:
-            return None
-        host = socket.inet_ntop(_INET6, socket.inet_pton(_INET6, host))
-        return _INET6, _KINDS[type], protocol, "", (host, port, 0, 0)
-    except (OSError, ValueError):
-        return None
 
 
 def _service(port: str | bytes | int | None) -> Any:
@@ -237,6 +216,19 @@ async def resolve(
     return found
 
 
+def _known_addrinfo(host: str, port: Any, family: int, type: int, proto: int) -> AddrInfo | None:
+    """_known_address(), as socket.getaddrinfo() has it; None where only that can tell."""
+    if port.__class__ is not int or not 0 <= port <= 0xFFFF:
+        return None
+    info = _known_address(host, port, family, type, proto)
+    if info is None:
+        return None
+    af, _, protocol, _, address = info
+    if af == _INET6:
+        address = socket.inet_ntop(_INET6, socket.inet_pton(_INET6, host)), *address[1:]
+    return af, _KINDS[type], protocol, "", address
+
+
 def _known_address(
     host: Any, port: Any, family: int, type: int, proto: int, flowinfo: int = 0, scope: int = 0
 ) -> AddrInfo | None:
@@ -256,13 +248,12 @@ def _known_address(
         host = host.decode("idna")
     if not isinstance(host, str) or "%" in host:
         return None
-    for af in (socket.AF_INET, socket.AF_INET6):
-        if family not in (socket.AF_UNSPEC, af):
-            continue
-        try:
-            socket.inet_pton(af, host)
-        except (OSError, ValueError):
-            continue
-        address = (host, port) if af == socket.AF_INET else (host, port, flowinfo, scope)
-        return af, type, protocol, "", address
-    return None
+    af = _INET6 if ":" in host else _INET
+    if family not in (_UNSPECIFIED, af):
+        return None
+    try:
+        socket.inet_pton(af, host)
+    except (OSError, ValueError):
+        return None
+    address = (host, port) if af == _INET else (host, port, flowinfo, scope)
+    return af, type, protocol, "", address
