@@ -64,7 +64,7 @@ enum {
   RECORD = 4,                   /* numbers in a record */
   SLAB_SIZE = 512 * 1024,
   READ_MAX = 256 * 1024,        /* as much as asyncio's own transports take at once */
-  READ_MIN = 128 * 1024,        /* with less left, reading waits for the next turn: pieces cost */
+  READ_MIN = 32 * 1024,         /* with less left, reading waits for the next turn */
   SLAB_READS = SLAB_SIZE - 32 * 1024, /* what reads may use: accepting must not wait for them */
 };
 
