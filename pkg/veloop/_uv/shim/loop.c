@@ -25,7 +25,18 @@ int vl_refuse(vl_loop_t *loop) {
 
 /* ------------------------------------------------------------------------------ running it */
 
-enum { DEADLINE_MAX = 1 << 30 }; /* seconds; a sleep of decades need not be exact */
+enum {
+  DEADLINE_MAX = 1 << 30, /* seconds; a sleep of decades need not be exact */
+  GRAIN = 100000,         /* nanoseconds: timers that are due in one of these are woken for together */
+};
+
+/* When a sleep shall end. Each waking costs more than a timer does, so it comes at the end of a grain,
+ * where libuv has whole milliseconds. */
+static uint64_t deadline_of(double timeout) {
+  uint64_t deadline = timeout < DEADLINE_MAX ? uv_hrtime() + (uint64_t) (timeout * 1e9) : 0;
+
+  return deadline == 0 ? 0 : (deadline / GRAIN + 1) * GRAIN;
+}
 
 static void on_wakeup(uv_async_t *async) { (void) async; }
 static void on_sleeper(uv_timer_t *timer) { (void) timer; }
@@ -70,7 +81,7 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
       double ms = timeout * 1e3;
       uint64_t whole = (uint64_t) ms;
 
-      vl_port_deadline = timeout < DEADLINE_MAX ? uv_hrtime() + (uint64_t) (timeout * 1e9) + 1 : 0;
+      vl_port_deadline = deadline_of(timeout);
       uv_update_time(&loop->uv);
       uv_timer_start(&loop->sleeper, on_sleeper, whole + ((double) whole < ms), 0);
     }
