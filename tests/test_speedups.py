@@ -21,7 +21,7 @@ import veloop
 from helpers import outcome, run, run_turns
 from speedups_helpers import CLASSES, accelerated_only, python
 from veloop import _accelerate
-from veloop.loop import core, datagram, timers
+from veloop.loop import core, datagram, gil, timers
 from veloop.loop.handles import Handle, TimerHandle
 from veloop.loop.stream import StreamTransport
 
@@ -69,7 +69,7 @@ class Lib:
         return getattr(real, name)
 real, lib = uv.lib, Lib()
 from veloop.loop import handles
-from veloop.loop import core, datagram, debug, stream
+from veloop.loop import core, datagram, debug, gil, stream
 from veloop._uv.events import Driver, drop
 import asyncio, veloop._speedups as speedups
 from veloop import stream_reader, streams
@@ -80,7 +80,7 @@ try:
                      stream.StreamTransport, stream_reader.StreamReader,
                      streams.StreamReaderProtocol, stream_reader.RESUMED,
                      datagram.UdpTransport, datagram.packed, datagram.unpacked, debug.run_all,
-                     drop, asyncio)
+                     gil, drop, asyncio)
 except ImportError as exc:
     print("refused", type(core.Core.call_soon).__name__)
 """
@@ -105,6 +105,7 @@ def test_it_is_installed_once():
             datagram.packed,
             datagram.unpacked,
             core.debug.run_all,
+            gil,
             veloop._uv.events.drop,
             asyncio,
         )

@@ -263,7 +263,7 @@ from veloop import _speedups as speedups
 from veloop._uv import lib
 from veloop._uv.events import Driver, drop
 from veloop.loop.handles import Handle, TimerHandle
-from veloop.loop import core, datagram, debug, stream
+from veloop.loop import core, datagram, debug, gil, stream
 from veloop import stream_reader, streams
 
 class Meta(type):
@@ -299,7 +299,7 @@ classes = Core, Handle, Timer, Stream, Reader, Protocol, Udp
 before = [dict(vars(cls)) for cls in classes]
 arguments = (Core, Handle, Timer, Driver, Stream, Reader, Protocol,
              stream_reader.RESUMED, Udp, datagram.packed, datagram.unpacked, debug.run_all,
-             drop, asyncio)
+             gil, drop, asyncio)
 try:
     speedups.install(lib.vl_table(), *arguments)
 except ValueError:

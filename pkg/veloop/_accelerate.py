@@ -14,7 +14,7 @@ from typing import Any
 from . import stream_reader, streams
 from ._uv import lib
 from ._uv.events import Driver, drop
-from .loop import core, datagram, debug
+from .loop import core, datagram, debug, gil
 from .loop.handles import Handle, TimerHandle
 from .loop.stream import StreamTransport
 
@@ -43,6 +43,7 @@ def _install() -> bool:
             packed=datagram.packed,
             unpacked=datagram.unpacked,
             run_all=debug.run_all,
+            gil=gil,
             drop=drop,
             asyncio=asyncio,
         )

@@ -36,6 +36,7 @@ def install(
     packed: Callable[..., bytes],
     unpacked: Callable[[bytes], Any],
     run_all: Callable[..., Any],
+    gil: ModuleType,
     drop: Callable[..., Any],
     asyncio: ModuleType,
 ) -> dict[str, Callable[..., Any]]: ...

@@ -191,32 +191,30 @@ static PyTypeObject *keep(PyObject *type) { return (PyTypeObject *) Py_NewRef(ty
 
 PyDoc_STRVAR(install_doc,
              "install(table, Core, Handle, TimerHandle, Driver, StreamTransport, StreamReader,\n"
-             "        StreamReaderProtocol, resumed, UdpTransport, packed, unpacked, run_all, drop,\n"
-             "        asyncio)\n--\n\n"
+             "        StreamReaderProtocol, resumed, UdpTransport, packed, unpacked, run_all, gil,\n"
+             "        drop, asyncio)\n--\n\n"
              "Put the functions of this module in the place of the classes' methods.\n\n"
              "Returns what they were before, by \"Class.method\". An ImportError says that this\n"
              "module and the classes do not fit; after any error nothing has changed. Once in a\n"
              "process.");
 
 static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
-  static char *known[] = {"table",        "Core",         "Handle",
-                          "TimerHandle",  "Driver",       "StreamTransport",
-                          "StreamReader", "StreamReaderProtocol",
-                          "resumed",      "UdpTransport", "packed",
-                          "unpacked",     "run_all",      "drop",
-                          "asyncio",      NULL};
+  static char *known[] = {
+      "table",        "Core",         "Handle",   "TimerHandle", "Driver", "StreamTransport",
+      "StreamReader", "StreamReaderProtocol",     "resumed",     "UdpTransport",
+      "packed",       "unpacked",     "run_all",  "gil",         "drop",   "asyncio", NULL};
   PyObject *core, *handle, *timer, *driver, *stream, *reader, *protocol, *resumed, *udp, *packed,
-      *unpacked, *run_all, *drop, *asyncio, *found;
+      *unpacked, *run_all, *gil, *drop, *asyncio, *found;
   const vl_table_t *table;
   long long address;
 
   (void) module;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!O!O!OO!OOOOO!", known, &address,
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "LO!O!O!O!O!O!O!OO!OOOO!OO!", known, &address,
                                    &PyType_Type, &core, &PyType_Type, &handle, &PyType_Type,
                                    &timer, &PyType_Type, &driver, &PyType_Type, &stream,
                                    &PyType_Type, &reader, &PyType_Type, &protocol, &resumed,
-                                   &PyType_Type, &udp, &packed, &unpacked, &run_all, &drop,
-                                   &PyModule_Type, &asyncio))
+                                   &PyType_Type, &udp, &packed, &unpacked, &run_all,
+                                   &PyModule_Type, &gil, &drop, &PyModule_Type, &asyncio))
     return NULL;
   table = (const vl_table_t *) (intptr_t) address;
   if (vs.table != NULL) {
@@ -247,8 +245,11 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
   vs.on_event = PyObject_GetAttrString(stream, "_on_event");
   vs.on_datagram = PyObject_GetAttrString(udp, "_on_event");
   vs.sleep_time = PyObject_GetAttrString(core, "_sleep_time");
+  vs.checkpoint = PyObject_GetAttrString(gil, "checkpoint");
+  vs.give_way = PyObject_GetAttrString(gil, "give_way");
   if (vs.on_event == NULL || vs.on_datagram == NULL || vs.sleep_time == NULL ||
-      make_names() < 0 || find_clock() < 0 || find_slots() < 0)
+      vs.checkpoint == NULL || vs.give_way == NULL || make_names() < 0 || find_clock() < 0 ||
+      find_slots() < 0)
     return NULL;
   found = vs_find_originals();
   if (found == NULL)

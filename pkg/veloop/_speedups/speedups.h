@@ -75,6 +75,7 @@ typedef struct {
   PyObject *packed, *unpacked; /* datagram.packed, unpacked: an address to its sockaddr, and back */
   PyObject *sleep_time; /* Core._sleep_time: who has another decides how long to sleep */
   PyObject *run_all;   /* debug.run_all */
+  PyObject *checkpoint, *give_way; /* gil.checkpoint, gil.give_way */
   PyObject *drop;      /* _uv.events.drop */
   PyObject *asyncio_dict; /* Future and Task may be replaced, too */
   PyObject *minus_one; /* what get_buffer() is asked for: any size */
@@ -248,7 +249,7 @@ typedef struct {
   vs_queue_t *ready, *due;
   vs_timers_t *timers;
   vl_loop_t *uv;
-  double polled, released;
+  double polled, waited;
   int asks; /* a subclass decides how long to sleep (testing.py) */
 } vs_run_t; /* a run of the loop */
 

@@ -4,9 +4,8 @@
 /* While callbacks keep the loop busy it looks for I/O this often, as in core.py. */
 #define POLL_EVERY 25e-6
 #define LONGEST_SLEEP (24 * 3600.0)
-/* Looking takes no time, so the GIL is kept, see speedups.h; but other threads must get it some
- * time (seconds). */
-#define RELEASE_EVERY 5e-3
+/* And where it gives the GIL up to look, this often for long enough, as in gil.py. */
+#define GIVE_WAY_EVERY 5e-3
 
 /* -------------------------------------------------------------------------------- the poll */
 
@@ -50,17 +49,28 @@ static int poll_io(vs_run_t *run, double timeout) {
   taken = PyLong_AsLongLong(count);
   if (taken == -1 && PyErr_Occurred())
     return -1;
-  if (timeout == 0.0 && run->polled - run->released < RELEASE_EVERY &&
-      !vs.table->loop_may_wait(run->uv)) {
+  /* Looking takes no time, so the GIL is kept: speedups.h. */
+  if (timeout == 0.0 && !vs.table->loop_may_wait(run->uv)) {
     n = vs.table->run(run->uv, 0.0, taken);
-    run->polled = vs_clock();
   } else {
     Py_BEGIN_ALLOW_THREADS
     n = vs.table->run(run->uv, timeout, taken);
     Py_END_ALLOW_THREADS
-    run->polled = run->released = vs_clock();
   }
+  run->polled = vs_clock();
+  if (timeout != 0.0)
+    run->waited = run->polled;
   return n == 0 ? 0 : take_records(run, n, taken);
+}
+
+/* The loop is busy: let other threads have the GIL, as gil.py explains. */
+static int give_way(vs_run_t *run) {
+  if (!vs.table->loop_may_wait(run->uv))
+    return vs_call_void(vs.checkpoint, NULL, 0);
+  if (run->polled - run->waited < GIVE_WAY_EVERY)
+    return 0;
+  run->waited = run->polled;
+  return vs_call_void(vs.give_way, NULL, 0);
 }
 
 /* Seconds until the next timer, negative without one. -> 0, or -1 with an exception. */
@@ -139,7 +149,7 @@ static int run_due(vs_run_t *run) {
 
 static int turn(vs_run_t *run) {
   PyObject *records, *now;
-  int stopping = is_set(run->loop, vs.core.stopping), debug, r;
+  int stopping = is_set(run->loop, vs.core.stopping), looks, debug, r;
   double timeout = -1.0;
 
   if (stopping < 0)
@@ -148,8 +158,10 @@ static int turn(vs_run_t *run) {
     timeout = 0.0;
   else if (run->timers->size > 0 && sleep_time(run, &timeout) < 0)
     return -1;
-  if (SLOT(run->driver, vs.driver.records) == Py_None &&
-      (timeout != 0.0 || vs_clock() - run->polled > POLL_EVERY) && poll_io(run, timeout) < 0)
+  looks = timeout != 0.0 || vs_clock() - run->polled > POLL_EVERY;
+  if (looks && timeout == 0.0 && give_way(run) < 0)
+    return -1;
+  if (looks && SLOT(run->driver, vs.driver.records) == Py_None && poll_io(run, timeout) < 0)
     return -1;
   if (PyErr_CheckSignals() < 0)
     return -1;
@@ -201,7 +213,7 @@ static int prepare(vs_run_t *run, PyObject *self) {
   run->ready = (vs_queue_t *) Py_NewRef(ready);
   run->due = (vs_queue_t *) Py_NewRef(due);
   run->timers = (vs_timers_t *) Py_NewRef(timers);
-  run->polled = run->released = 0.0; /* the first turn looks for I/O, whatever is ready */
+  run->polled = run->waited = 0.0; /* the first turn looks for I/O, whatever is ready */
   return 1;
 }
 

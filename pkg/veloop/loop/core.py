@@ -27,6 +27,7 @@ from . import debug, fork, nesting
 from . import executor as executors
 from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
+from .gil import GIVE_WAY_EVERY, give_way
 from .handles import Handle, TimerHandle, trace
 from .signals import Signals
 from .timers import Timers
@@ -143,7 +144,7 @@ class Core(asyncio.AbstractEventLoop):
         due = self._due
         timers = self._timers
         targets = driver.targets
-        polled = 0.0  # the first turn looks for I/O, whatever is ready
+        polled = waited = 0.0  # the first turn looks for I/O, whatever is ready
         while True:
             if ready or due or self._stopping:
                 timeout = 0.0
@@ -157,6 +158,11 @@ class Core(asyncio.AbstractEventLoop):
                 if n:
                     driver.take(n)
                 polled = _monotonic()
+                if timeout != 0.0:
+                    waited = polled
+                elif polled - waited > GIVE_WAY_EVERY:
+                    give_way()
+                    polled = waited = _monotonic()
             if timers.heap:
                 timers.pop_due(self.time(), due)
             if self._debug:
