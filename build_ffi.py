@@ -10,6 +10,11 @@ The first is made of three parts, compiled separately and linked together:
 The second, the accelerator, is pkg/veloop/_speedups/*.c. It is optional: for CPython only, and if
 it cannot be compiled veloop works without it.
 
+So there are two kinds of wheels. The usual one has both modules and is for one version of Python,
+the one that built it. With VELOOP_ABI3=1 it has the first alone, within CPython's stable ABI, and
+is for that version and every later one, also those that come out after it. Where an installer
+finds both, the first one wins: its tag is the more special.
+
 Object files are kept in build/objects under a name that holds the digest of everything they
 depend on, so a second build compiles only what changed. Removing build/ is always safe.
 
@@ -18,6 +23,7 @@ Environment:
     CFLAGS, LDFLAGS, CC ...   as for any extension; CFLAGS come after our own flags
     VELOOP_LIBUV_SOURCE=PATH  take libuv from this folder or archive (see vendor/libuv)
     VELOOP_SYSTEM_LIBUV=1     link the system's libuv, found by pkg-config
+    VELOOP_ABI3=1             build for this CPython and all later ones, without the accelerator
     VELOOP_SANITIZE=LIST      build with -fsanitize=LIST, for instance address,undefined
     VELOOP_FAULTS=1           build for the soak test: system calls can be made to fail (faults.c)
 """
@@ -38,11 +44,12 @@ from pathlib import Path
 import cffi
 import setuptools
 from setuptools.build_meta import _BuildMetaBackend
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
-from vendor.libuv import fetch
+from vendor.libuv import fetch, sbom
 
 ROOT = Path(__file__).resolve().parent
 # Relative paths go to the compiler, so that no build machine's folders get into debug
@@ -75,6 +82,9 @@ SANITIZE = os.environ.get("VELOOP_SANITIZE", "")
 FAULTS_HEADER = UV / "shim/faults.h"
 FAULTS = os.environ.get("VELOOP_FAULTS", "0") not in ("", "0")
 SYSTEM_LIBUV = os.environ.get("VELOOP_SYSTEM_LIBUV", "0") not in ("", "0")
+ABI3 = os.environ.get("VELOOP_ABI3", "0") not in ("", "0")
+# The GIL is what the accelerator relies on, and what the stable ABI has up to Python 3.14.
+HAS_GIL = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def platform_table() -> dict[str, list[str]]:
@@ -152,9 +162,9 @@ def make_ffi() -> cffi.FFI:
 
 
 def extensions() -> list[setuptools.Extension]:
-    found = [setuptools.Extension("veloop._uv._cffi", sources=[])]
+    found = [setuptools.Extension("veloop._uv._cffi", sources=[], py_limited_api=ABI3)]
     # It relies on the GIL, and on how CPython lays out objects with slots.
-    if sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if HAS_GIL and not ABI3:
         found.append(setuptools.Extension("veloop._speedups", sources=[], optional=True))
     return found
 
@@ -344,6 +354,20 @@ class BuildPy(build_py):
         super().run()
 
 
+class BdistWheel(bdist_wheel):
+    """Puts a bill of materials beside the metadata, of what is in the wheel and not ours."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        if ABI3:
+            self.py_limited_api = "cp{}{}".format(*sys.version_info)
+
+    def egg2dist(self, egginfo_path: str, distinfo_path: str) -> None:
+        super().egg2dist(egginfo_path, distinfo_path)
+        if not SYSTEM_LIBUV:
+            sbom.write(Path(distinfo_path), self.distribution.get_version())
+
+
 class Sdist(sdist):
     """Adds what no MANIFEST.in is needed for: whole folders, libuv's sources among them."""
 
@@ -374,13 +398,20 @@ class Backend(_BuildMetaBackend):
             sys.exit(f"\nveloop: setuptools 77 or newer is needed, not {setuptools.__version__}")
         # Before any hook, for libuv's licence is part of our metadata; also, a message at this
         # point is not lost among the compiler's.
+        if ABI3 and not HAS_GIL:
+            sys.exit("\nveloop: VELOOP_ABI3 is set, but only CPython with the GIL has that ABI")
         if SYSTEM_LIBUV:
             system_libuv()
         else:
             ensure_libuv()
         setuptools.setup(
             ext_modules=extensions(),
-            cmdclass={"build_ext": BuildExt, "build_py": BuildPy, "sdist": Sdist},
+            cmdclass={
+                "bdist_wheel": BdistWheel,
+                "build_ext": BuildExt,
+                "build_py": BuildPy,
+                "sdist": Sdist,
+            },
         )
 
 
