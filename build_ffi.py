@@ -24,6 +24,8 @@ Environment:
     VELOOP_LIBUV_SOURCE=PATH  take libuv from this folder or archive (see vendor/libuv)
     VELOOP_SYSTEM_LIBUV=1     link the system's libuv, found by pkg-config
     VELOOP_ABI3=1             build for this CPython and all later ones, without the accelerator
+    VELOOP_TARGET=SYSTEM      compile for another system: linux, darwin, freebsd, windows. CC, AR and
+                              LDSHARED must be for it, and VELOOP_ABI3 set (see ci/cross)
     VELOOP_SANITIZE=LIST      build with -fsanitize=LIST, for instance address,undefined
     VELOOP_FAULTS=1           build for the soak test: system calls can be made to fail (faults.c)
 """
@@ -83,6 +85,9 @@ FAULTS_HEADER = UV / "shim/faults.h"
 FAULTS = os.environ.get("VELOOP_FAULTS", "0") not in ("", "0")
 SYSTEM_LIBUV = os.environ.get("VELOOP_SYSTEM_LIBUV", "0") not in ("", "0")
 ABI3 = os.environ.get("VELOOP_ABI3", "0") not in ("", "0")
+SYSTEM = os.environ.get("VELOOP_TARGET") or (
+    "windows" if sys.platform == "win32" else sys.platform.rstrip("0123456789")
+)
 # The GIL is what the accelerator relies on, and what the stable ABI has up to Python 3.14.
 HAS_GIL = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
@@ -90,12 +95,11 @@ HAS_GIL = sys.implementation.name == "cpython" and not sysconfig.get_config_var(
 def platform_table() -> dict[str, list[str]]:
     """The rows of vendor/libuv/sources.toml that apply to this platform, joined."""
     tables = tomllib.loads((LIBUV / "sources.toml").read_text("utf-8"))
-    system = "windows" if sys.platform == "win32" else sys.platform.rstrip("0123456789")
-    if system not in tables["platforms"]:
+    if SYSTEM not in tables["platforms"]:
         known = ", ".join(tables["platforms"])
-        sys.exit(f"veloop has no libuv source table for {system!r}, only for: {known}")
+        sys.exit(f"veloop has no libuv source table for {SYSTEM!r}, only for: {known}")
     joined: dict[str, list[str]] = {}
-    for group in tables["platforms"][system]:
+    for group in tables["platforms"][SYSTEM]:
         for key, values in tables[group].items():
             joined.setdefault(key, []).extend(values)
     return joined
@@ -177,6 +181,11 @@ class BuildExt(build_ext):
         self.force = True
         super().run()
 
+    def get_ext_filename(self, fullname: str) -> str:
+        if SYSTEM == "windows" and sys.platform != "win32":
+            return str(Path(*fullname.split(".")).with_suffix(".pyd"))
+        return str(super().get_ext_filename(fullname))
+
     def build_extension(self, ext: setuptools.Extension) -> None:
         unix = self.compiler.compiler_type != "msvc"
         sanitize = sanitizer_flags()
@@ -218,7 +227,8 @@ class BuildExt(build_ext):
             common += ["-D_GNU_SOURCE", f"-DVL_FAULTS=0x{digest_files([FAULTS_HEADER])[:8]}"]
         user = shlex.split(os.environ.get("CFLAGS", ""))
         public = defines(table.get("abi-defines", []))
-        include = [UV / "shim", UV / "decl", UV]
+        # Not decl/, where process.h and others have the names of system headers.
+        include = [UV / "shim"]
 
         if SYSTEM_LIBUV:
             cflags, ext.extra_link_args = system_libuv()
@@ -260,7 +270,7 @@ class BuildExt(build_ext):
     def link(self, ext: setuptools.Extension, objects: list[Path], sanitize: list[str]) -> None:
         ext.extra_objects = [str(path) for path in objects]
         ext.extra_link_args += sanitize
-        if sys.platform.startswith(("linux", "freebsd")):
+        if SYSTEM in ("linux", "freebsd"):
             ext.extra_link_args.append(f"-Wl,--version-script={UV / 'shim/exports.map'}")
         super().build_extension(ext)
 
@@ -398,6 +408,8 @@ class Backend(_BuildMetaBackend):
             sys.exit(f"\nveloop: setuptools 77 or newer is needed, not {setuptools.__version__}")
         # Before any hook, for libuv's licence is part of our metadata; also, a message at this
         # point is not lost among the compiler's.
+        if os.environ.get("VELOOP_TARGET") and not ABI3:
+            sys.exit("\nveloop: VELOOP_TARGET is set, but VELOOP_ABI3 is not")
         if ABI3 and not HAS_GIL:
             sys.exit("\nveloop: VELOOP_ABI3 is set, but only CPython with the GIL has that ABI")
         if SYSTEM_LIBUV:

@@ -9,7 +9,9 @@
 #endif
 #include "shim.h"
 
-#ifndef _WIN32
+#ifdef _WIN32
+#define close(fd) closesocket((SOCKET) (fd))
+#else
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -24,17 +26,23 @@ enum { FAILURES_MAX = 64 };
  * each; the one and the other; the descriptor, which vl_tcp_adopt may yet have moved. */
 enum { ADDRESSES_MAX = 2 + 2 * sizeof(struct sockaddr_storage) + sizeof(int32_t) };
 
-static int accept_one(int listener, char *addresses, size_t *size) {
-  struct sockaddr_storage peer, own;
-  socklen_t peer_size = sizeof(peer), own_size = sizeof(own);
-  int fd, one = 1;
+/* A connection that no child inherits. -> its descriptor, or a status. */
+static int accept_alone(int listener, struct sockaddr_storage *peer, socklen_t *size) {
+  struct sockaddr *address = (struct sockaddr *) peer;
+  int fd;
 
-  memset(&own, 0, sizeof(own));
+#ifdef _WIN32
+  /* A SOCKET is a small number, whatever its type says: libuv and Python rely on it, too. */
+  fd = (int) accept((SOCKET) listener, address, size);
+  if (fd == (int) INVALID_SOCKET)
+    return uv_translate_sys_error(WSAGetLastError());
+  SetHandleInformation((HANDLE) (intptr_t) fd, HANDLE_FLAG_INHERIT, 0);
+#else
   do {
 #ifdef __linux__
-    fd = accept4(listener, (struct sockaddr *) &peer, &peer_size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    fd = accept4(listener, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
-    fd = accept(listener, (struct sockaddr *) &peer, &peer_size);
+    fd = accept(listener, address, size);
 #endif
   } while (fd < 0 && errno == EINTR);
   if (fd < 0)
@@ -42,6 +50,19 @@ static int accept_one(int listener, char *addresses, size_t *size) {
 #ifndef __linux__
   fcntl(fd, F_SETFD, FD_CLOEXEC);
 #endif
+#endif
+  return fd;
+}
+
+static int accept_one(int listener, char *addresses, size_t *size) {
+  struct sockaddr_storage peer, own;
+  socklen_t peer_size = sizeof(peer), own_size = sizeof(own);
+  int fd, one = 1;
+
+  memset(&own, 0, sizeof(own));
+  fd = accept_alone(listener, &peer, &peer_size);
+  if (fd < 0)
+    return fd;
   if (getsockname(fd, (struct sockaddr *) &own, &own_size) != 0)
     own_size = 0;
   if (own.ss_family != AF_UNIX)
@@ -74,7 +95,7 @@ static int is_of_the_connection(int status) {
   }
 }
 
-static void tell(vl_handle_t *listener, int64_t a, int64_t b) {
+static void report(vl_handle_t *listener, int64_t a, int64_t b) {
   listener->told_of++;
   vl_emit(listener->loop, VL_ACCEPT, listener->id, a, b);
 }
@@ -112,7 +133,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
     }
     if (is_of_the_connection(fd) && ++listener->failures < FAILURES_MAX) {
       if (fd != UV_ECONNABORTED) /* the client changed its mind: nobody's error */
-        tell(listener, fd, 0);
+        report(listener, fd, 0);
       continue;
     }
     r = fd;
@@ -123,13 +144,13 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
     }
     if (r < 0) {
       uv_poll_stop(poll); /* until vl_listener_resume */
-      tell(listener, r, 1);
+      report(listener, r, 1);
       return;
     }
     listener->failures = 0;
     fd32 = (int32_t) vl_handle_fileno_unguarded(handle);
     memcpy(addresses + size, &fd32, sizeof(fd32));
-    tell(listener, (int64_t) (intptr_t) handle, vl_slab_commit(loop, size + sizeof(fd32)));
+    report(listener, (int64_t) (intptr_t) handle, vl_slab_commit(loop, size + sizeof(fd32)));
   }
 }
 
