@@ -24,8 +24,8 @@ Environment:
     VELOOP_LIBUV_SOURCE=PATH  take libuv from this folder or archive (see vendor/libuv)
     VELOOP_SYSTEM_LIBUV=1     link the system's libuv, found by pkg-config
     VELOOP_ABI3=1             build for this CPython and all later ones, without the accelerator
-    VELOOP_TARGET=SYSTEM      compile for another system: linux, darwin, freebsd, windows. CC, AR and
-                              LDSHARED must be for it, and VELOOP_ABI3 set (see ci/cross)
+    VELOOP_TARGET=SYSTEM      compile for another system: linux, darwin, freebsd, windows. CC, AR
+                              and LDSHARED must be for it, and VELOOP_ABI3 set (see ci/cross)
     VELOOP_SANITIZE=LIST      build with -fsanitize=LIST, for instance address,undefined
     VELOOP_FAULTS=1           build for the soak test: system calls can be made to fail (faults.c)
 """

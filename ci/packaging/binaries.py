@@ -1,4 +1,4 @@
-"""What is in an extension module, whatever system it is for: its machine, its symbols, its libraries."""
+"""What is in an extension module of any system: its machine, its symbols, its libraries."""
 
 import re
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 import lief
 from abi3info import DATAS, FUNCTIONS
 
-ENTRY = "PyInit__cffi"
+lief.logging.disable()  # it complains of what zig leaves out of files for macOS
 
 # The oldest Python that a stable-ABI wheel is for.
 OLDEST = (3, 11)
@@ -128,12 +128,14 @@ def stable_abi(version: tuple[int, int] = OLDEST) -> tuple[set[str], set[str]]:
     return names(FUNCTIONS), names(DATAS)
 
 
-def problems(binary: Binary, *, abi3: bool = True) -> list[str]:
-    """What an extension of ours must not be or have."""
+def problems(binary: Binary, *, module: str = "_cffi", abi3: bool = True) -> list[str]:
+    """What an extension module of ours must not be or have."""
     found = []
-    if binary.exported != {ENTRY}:
-        others = sorted(binary.exported - {ENTRY})[:5]
-        found.append(f"exports {', '.join(others)}" if others else f"does not export {ENTRY}")
+    entry = re.compile(rf"(PyInit_|PyModExport_|_cffi_pypyinit_){module}")
+    if others := sorted(name for name in binary.exported if not entry.fullmatch(name)):
+        found.append(f"exports {', '.join(others[:5])}")
+    if len(others) == len(binary.exported):
+        found.append("does not export its entry point")
     if not binary.python:
         found.append("uses nothing of Python")
     functions, variables = stable_abi()

@@ -117,23 +117,27 @@ exec {zig} cc -target {target.zig} "$@"
     }
 
 
-def build(target: Target, output: Path, log: Path) -> Path | None:
+def build(name: str, output: Path, log: Path) -> Path | None:
     """The wheel of that target, or None, and then the log says why."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    target = TARGETS[name]
+    # Always the same, for the objects that are kept know their compiler by its path.
+    tools = BUILD / f"tools-{name}"
+    tools.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-        command += ["--no-build-isolation", "--wheel-dir", str(folder / "wheel"), str(ROOT)]
+        command += ["--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
         with log.open("w") as file:
             done = subprocess.run(
                 command,
-                env=environment(target, folder),
+                env=environment(target, tools),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
         if done.returncode:
             return None
-        [wheel] = (folder / "wheel").glob("*.whl")
+        [wheel] = folder.glob("*.whl")
         shutil.copy(wheel, output)
         return output / wheel.name
 
@@ -173,7 +177,7 @@ def main() -> int:
     for name in options.target or TARGETS:
         target, log = TARGETS[name], options.output / f"{name}.log"
         began = time.monotonic()
-        wheel = build(target, options.output, log)
+        wheel = build(name, options.output, log)
         found = check(target, wheel) if wheel else []
         if wheel:
             rows.append((name, "yes", "no: " + found[0] if found else "yes", wheel.name))
