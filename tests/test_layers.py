@@ -222,7 +222,8 @@ TESTED_AS = {
     "_main.takeover": "main",
 }
 # Test files whose area is not a module's stem; wakeup, fork and threads are the core's.
-# ownership (of descriptors), contract (with libraries) and soak go across all areas.
+# ownership (of descriptors), contract (with libraries) and soak go across all areas; packaging is
+# about ci/.
 TEST_AREAS_ALONE = {
     "layers",
     "conftest",
@@ -237,6 +238,7 @@ TEST_AREAS_ALONE = {
     "contract",
     "bench",
     "soak",
+    "packaging",
 }
 
 

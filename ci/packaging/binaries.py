@@ -21,7 +21,17 @@ SYSTEM_LIBRARIES = {
     "MACHO": ("/usr/lib/libSystem.",),
     "PE": (
         *("api-ms-win-crt-", "kernel32.", "ntdll.", "advapi32.", "dbghelp.", "iphlpapi."),
-        *("ole32.", "psapi.", "shell32.", "user32.", "userenv.", "ws2_32.", "python3."),
+        *(
+            "libpypy3",
+            "ole32.",
+            "psapi.",
+            "shell32.",
+            "user32.",
+            "userenv.",
+            "ws2_32.",
+            "python3",
+            "vcruntime140.",
+        ),
     ),
 }
 
@@ -136,7 +146,7 @@ def problems(binary: Binary, *, module: str = "_cffi", abi3: bool = True) -> lis
         found.append(f"exports {', '.join(others[:5])}")
     if len(others) == len(binary.exported):
         found.append("does not export its entry point")
-    if not binary.python:
+    if abi3 and not binary.python:
         found.append("uses nothing of Python")
     functions, variables = stable_abi()
     if abi3 and (foreign := sorted(binary.python - functions - variables)):

@@ -38,7 +38,7 @@ class Failure(Exception):
     """Something that was built is not as it must be."""
 
 
-def run(*command: object, quiet: bool = True, **options) -> str:
+def run(*command: object, **options) -> str:
     """Run it, or raise Failure with what it printed."""
     done = subprocess.run(
         list(map(str, command)),
@@ -50,7 +50,7 @@ def run(*command: object, quiet: bool = True, **options) -> str:
         **{"env": interpreters.clean(), **options},
     )
     if done.returncode:
-        raise Failure(f"{' '.join(map(str, command))}\n{done.stdout[-6000:]}")
+        raise Failure(f"{' '.join(map(str, command))}\n{done.stdout}")
     return done.stdout
 
 
@@ -127,6 +127,19 @@ def check_wheel(wheel: Path) -> None:
         check_modules(wheel, archive, Path(folder), abi3)
     if abi3:
         run(sys.executable, "-m", "abi3audit", "--strict", wheel)
+
+
+def check_all(folder: Path) -> int:
+    """Check the wheels that somebody else has built."""
+    failed = False
+    for wheel in sorted(folder.glob("*.whl")):
+        try:
+            check_wheel(wheel)
+            print(f"{wheel.name}: checked")
+        except Failure as exc:
+            failed = True
+            print(f"{wheel.name}: FAILED: {str(exc)[-4000:]}")
+    return int(failed or not any(folder.glob("*.whl")))
 
 
 def check_modules(wheel: Path, archive: zipfile.ZipFile, folder: Path, abi3: bool) -> None:
@@ -212,7 +225,14 @@ def run_tests(python: Python, wheel: Path, sdist: Path, arguments: list[str]) ->
         where = run(inside, "-c", "import veloop; print(veloop.__file__)", cwd=tree)
         if not where.startswith(str(BUILD)):
             raise Failure(f"the tests would run on {where}")
-        return last_line(run(inside, "-m", "pytest", "-q", *arguments, cwd=tree))
+        log = BUILD / f"test-{kind}-{python.name}.log"
+        try:
+            output = run(inside, "-m", "pytest", "-q", *arguments, cwd=tree)
+        except Failure as exc:
+            log.write_text(str(exc))
+            failures = re.findall(r"^(?:FAILED|ERROR) .*$", str(exc), re.M)
+            raise Failure("\n".join([*failures, last_line(str(exc)), f"see {log}"])) from None
+        return last_line(output)
 
 
 def last_line(output: str) -> str:
@@ -230,7 +250,10 @@ def main() -> int:
     add("--also", action="append", default=[], help="one more, for the stable ABI's wheel only")
     add("--output", type=Path, default=BUILD / "dist", help="default: build/wheels/dist")
     add("--tests", choices=("none", "short", "all"), default="short", help="default: short")
+    add("--check-only", type=Path, metavar="FOLDER", help="build nothing; check the wheels there")
     options = parser.parse_args()
+    if options.check_only:
+        return check_all(options.check_only)
     pythons = interpreters.find(options.python, only_given=bool(options.python))
     also = interpreters.find(options.also, only_given=True) if options.also else []
     stable = [python for python in pythons if python.is_stable_abi]
@@ -265,7 +288,7 @@ def main() -> int:
                 print(f"    {kind} on {tester.name}: {told}", flush=True)
         except (Failure, subprocess.CalledProcessError) as exc:
             failed = True
-            print(f"{kind}: FAILED: {exc}", flush=True)
+            print(f"{kind}: FAILED: {str(exc)[-4000:]}", flush=True)
     try:
         check_preference(stable, options.output, wheels)
         print("pip prefers the wheel for its own version to that for all")
