@@ -132,6 +132,17 @@ static void stdio_forked(void) {
 #else
 unsigned vl_port_occupy_stdio(void) { return 0; }
 void vl_port_vacate_stdio(unsigned occupied) { (void) occupied; }
+
+int vl_port_copy_socket(int fd) {
+  WSAPROTOCOL_INFOW info;
+  SOCKET copy;
+
+  if (WSADuplicateSocketW((SOCKET) fd, GetCurrentProcessId(), &info) != 0)
+    return uv_translate_sys_error(WSAGetLastError());
+  copy = WSASocketW(FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, &info, 0,
+                    WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+  return copy == INVALID_SOCKET ? uv_translate_sys_error(WSAGetLastError()) : (int) copy;
+}
 #endif
 
 void vl_port_forked(void) {

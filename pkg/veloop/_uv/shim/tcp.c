@@ -9,7 +9,19 @@
 #include <unistd.h>
 #endif
 
-#ifndef _WIN32
+#ifdef _WIN32
+static int open_copy(vl_handle_t *handle, int fd) {
+  int copy = vl_port_copy_socket(fd);
+  int r;
+
+  if (copy < 0)
+    return copy;
+  r = uv_tcp_open(&handle->uv.tcp, (uv_os_sock_t) copy);
+  if (r != 0)
+    closesocket((SOCKET) copy);
+  return r;
+}
+#else
 static int open_copy(vl_handle_t *handle, int fd) {
   int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
   int r;
@@ -45,7 +57,7 @@ int64_t vl_tcp_adopt(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) 
   handle->uv.tcp.data = handle;
   vl_poll_forget(loop, fd);
 #ifdef _WIN32
-  r = uv_tcp_open(&handle->uv.tcp, fd);
+  r = borrowed ? open_copy(handle, fd) : uv_tcp_open(&handle->uv.tcp, (uv_os_sock_t) fd);
 #else
   if (borrowed && !VL_CAN_BORROW)
     r = open_copy(handle, fd);

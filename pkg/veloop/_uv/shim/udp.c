@@ -43,7 +43,19 @@ static int open_alone(vl_handle_t *handle, int fd) {
 #endif
 }
 
-#ifndef _WIN32
+#ifdef _WIN32
+static int open_copy(vl_handle_t *handle, int fd) {
+  int copy = vl_port_copy_socket(fd);
+  int r;
+
+  if (copy < 0)
+    return copy;
+  r = open_alone(handle, copy);
+  if (r != 0)
+    closesocket((SOCKET) copy);
+  return r;
+}
+#else
 static int open_copy(vl_handle_t *handle, int fd) {
   int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
   int r;
@@ -75,7 +87,7 @@ int64_t vl_udp_open(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) {
   handle->told = -1;
   vl_poll_forget(loop, fd);
 #ifdef _WIN32
-  r = open_alone(handle, fd);
+  r = borrowed ? open_copy(handle, fd) : open_alone(handle, fd);
 #else
   /* The standard streams' numbers libuv never closes: its assertion would fail. */
   if ((borrowed && !VL_CAN_BORROW) || fd <= STDERR_FILENO)
