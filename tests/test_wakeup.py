@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import socket
+import sys
 import threading
+import time
 
 import pytest
 
@@ -198,6 +200,78 @@ def test_handle_may_be_cancelled_from_the_thread(loop):
     in_thread(caller)
     run_turns(loop, 2)
     assert seen == []
+
+
+def test_handle_in_the_report_is_the_one_that_the_thread_has(loop, loop_errors):
+    def fail(number):
+        raise ValueError(number)
+
+    for debug in False, True:
+        loop.set_debug(debug)
+        handle = in_thread(loop.call_soon_threadsafe, fail, 7)
+        run_turns(loop)
+        context = loop_errors.take_one()
+        assert context["handle"] is handle
+        assert ".fail(" in context["message"]
+        assert ".fail(" in repr(handle)
+
+
+# From 3.14 on a callback that runs cannot be cancelled half-way.
+blocking = pytest.mark.skipif(sys.version_info < (3, 14), reason="new in 3.14")
+
+
+@blocking
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+@pytest.mark.parametrize("debug", [False, True])
+def test_handle_asked_by_a_thread_waits_for_its_callback(loop, method, debug):
+    begun = threading.Event()
+    seen = []
+
+    def callback():
+        begun.set()
+        time.sleep(0.05)
+        seen.append("done")
+
+    def caller():
+        handle = loop.call_soon_threadsafe(callback)
+        assert begun.wait(PATIENCE)
+        answer = getattr(handle, method)()
+        seen.append("answered")
+        loop.call_soon_threadsafe(loop.stop)
+        return answer
+
+    loop.set_debug(debug)
+    with Background(caller) as thread:
+        loop.run_forever()
+        assert not thread.result()
+    assert seen == ["done", "answered"]
+
+
+@blocking
+@pytest.mark.parametrize("debug", [False, True])
+def test_handle_may_be_cancelled_by_its_own_callback(loop, debug):
+    handles, seen = [], []
+
+    def callback():
+        handles[0].cancel()
+        seen.append(handles[0].cancelled())
+
+    loop.set_debug(debug)
+    handles.append(in_thread(loop.call_soon_threadsafe, callback))
+    run_turns(loop)
+    assert seen == [True]
+
+
+@blocking
+def test_slow_callback_of_a_thread_is_named(loop, caplog):
+    def slow_one():
+        time.sleep(0.02)
+
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.01
+    in_thread(loop.call_soon_threadsafe, slow_one)
+    run_turns(loop)
+    assert "slow_one() at" in caplog.text
 
 
 def test_run_coroutine_threadsafe(loop):

@@ -28,7 +28,7 @@ from . import executor as executors
 from .asyncgens import AsyncGenerators
 from .executor import DefaultExecutor
 from .gil import GIVE_WAY_EVERY, give_way
-from .handles import Handle, TimerHandle, trace
+from .handles import Handle, ThreadSafeHandle, TimerHandle, trace, unqueued
 from .signals import Signals
 from .timers import Timers
 
@@ -237,6 +237,7 @@ class Core(asyncio.AbstractEventLoop):
     def _callback_failed(self, handle: Handle | TimerHandle, exc: BaseException) -> None:
         if self._nested and nesting.put_off(self, handle):
             return
+        handle = unqueued(handle)
         what = debug.format_callback(handle._callback, handle._args)
         context: dict[str, Any] = {
             "message": f"Exception in callback {what}",
@@ -396,8 +397,8 @@ class Core(asyncio.AbstractEventLoop):
         if self._closed or self._debug:
             handle = self._call_soon_checked("call_soon_threadsafe", callback, args, context)
         else:
-            handle = Handle(callback, args, self, context)
-            self._ready.append(handle)
+            handle = ThreadSafeHandle(callback, args, self, context)
+            self._ready.append(handle.queued())
         self._driver.wakeup()
         return handle
 
@@ -416,9 +417,10 @@ class Core(asyncio.AbstractEventLoop):
         if method == "call_soon":
             debug.check_thread(self._thread_id)
         debug.check_callback(callback, method)
-        handle = Handle(callback, args, self, context)
+        kind = Handle if method == "call_soon" else ThreadSafeHandle
+        handle = kind(callback, args, self, context)
         trace(handle, 2)
-        self._ready.append(handle)
+        self._ready.append(handle.queued())
         return handle
 
     def call_later(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv.events import Target, drop
 from . import nesting
-from .handles import Handle, TimerHandle
+from .handles import Handle, TimerHandle, unqueued
 
 if TYPE_CHECKING:
     from .core import Core
@@ -76,6 +76,7 @@ def run_handle(loop: Core, handle: Handle | TimerHandle) -> None:
     """Run a handle in debug mode: time it and say so when it took too long."""
     if loop._nested and nesting.put_off(loop, handle):
         return
+    handle = unqueued(handle)
     loop._current_handle = handle
     try:
         t0 = loop.time()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import threading
 import traceback
+from asyncio import events
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +53,57 @@ class Handle(asyncio.Handle):
     def get_context(self) -> contextvars.Context:
         """Return the context in which the callback runs (in asyncio since Python 3.12)."""
         return self._context
+
+    def queued(self) -> Handle:
+        """What goes into the loop's queue for this one."""
+        return self
+
+
+if sys.version_info >= (3, 14):
+
+    class ThreadSafeHandle(events._ThreadSafeHandle, Handle):  # type: ignore[name-defined, misc]
+        """What loop.call_soon_threadsafe() returns: asyncio's, which any thread may cancel.
+
+        Who cancels it while the callback runs in another thread waits for the callback's end. So
+        it has a lock, that the loop's turn need not know of: another handle lies in the queue.
+        """
+
+        __slots__ = ()
+
+        _lock: threading.RLock
+
+        def __init__(
+            self,
+            callback: Callable[..., object],
+            args: tuple[Any, ...],
+            loop: Any,
+            context: contextvars.Context | None = None,
+        ) -> None:
+            Handle.__init__(self, callback, args, loop, context)
+            self._lock = threading.RLock()  # type: ignore[misc]
+
+        def queued(self) -> Handle:
+            """What goes into the loop's queue: calls this one."""
+            return Handle(self._call, (), self._loop, self._context)
+
+        def _call(self) -> None:
+            with self._lock:
+                if not self._cancelled:
+                    self._callback(*self._args)
+
+    def unqueued(handle: Handle | TimerHandle) -> Handle | TimerHandle:
+        """The handle that a program knows, by the one that was in the queue."""
+        known = getattr(handle._callback, "__self__", None)
+        if type(known) is ThreadSafeHandle and handle._callback == known._call:
+            return known
+        return handle
+
+else:
+    ThreadSafeHandle = Handle
+
+    def unqueued(handle: Handle | TimerHandle) -> Handle | TimerHandle:
+        """The handle that a program knows, by the one that was in the queue."""
+        return handle
 
 
 class TimerHandle(asyncio.TimerHandle):
