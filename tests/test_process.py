@@ -137,8 +137,14 @@ def test_connection_is_lost_when_the_last_writer_of_a_pipe_is_gone(loop):
     assert run(loop, main()).events[-2:] == ["pipe lost 1", "connection_lost"]
 
 
+def stock_needs_pidfds(loop_kind):
+    if loop_kind == "asyncio" and not hasattr(os, "pidfd_open"):
+        pytest.skip("asyncio's watcher of children is a thread where Python has no pidfds")
+
+
 @pytest.mark.stock_since("3.12", "threads told of exits, in contexts of their own")
-def test_process_exited_runs_in_the_context_of_the_creation(loop):
+def test_process_exited_runs_in_the_context_of_the_creation(loop, loop_kind):
+    stock_needs_pidfds(loop_kind)
     seen = []
 
     class Protocol(RecordingProcess):
@@ -450,7 +456,9 @@ def test_close_does_not_lose_the_status(loop, caplog):
 
 
 @pytest.mark.stock_since("3.12", "the child watcher kept the transport for a while")
-def test_transport_that_is_dropped_warns_and_kills(loop):
+def test_transport_that_is_dropped_warns_and_kills(loop, loop_kind):
+    stock_needs_pidfds(loop_kind)
+
     async def main():
         transport, protocol = await start("cat", stdin=PIPE)
         pid = transport.get_pid()

@@ -458,6 +458,7 @@ def test_audit_event(loop, options):
     here = None
 
 
+@pytest.mark.skipif(not hasattr(subprocess, "_USE_VFORK"), reason="only until Python 3.13")
 def test_switch_against_vfork(loop, used_libuv, monkeypatch):
     """The subprocess module's documentation tells of it."""
     monkeypatch.setattr(subprocess, "_USE_VFORK", False)

@@ -142,7 +142,7 @@ def test_failure_is_known_with_a_process_forked_meanwhile(script):
     assert output == "not found\n"
 
 
-@pytest.mark.stock_since("3.12", "its child may read the environment while that changes")
+@pytest.mark.veloop_only("asyncio's child may read the environment while that changes")
 def test_environment_changes_in_another_thread(loop):
     names = [f"VELOOP_TEST_{n}" for n in range(200)]
     stop = threading.Event()

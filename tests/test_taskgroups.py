@@ -204,7 +204,7 @@ def test_base_exceptions_come_out_in_a_base_group(aio, loop):
     run(loop, main())
 
 
-@pytest.mark.module_since("3.14", "GeneratorExit came out in a group")
+@pytest.mark.module_since("3.15", "GeneratorExit came out in a group")
 def test_closing_an_asynchronous_generator_in_the_block(aio, loop):
     async def generator():
         async with aio.TaskGroup() as group:

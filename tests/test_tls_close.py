@@ -462,7 +462,8 @@ def test_good_records_before_a_corrupted_one_are_delivered(loop):
             peer.sock.sendall(good + bad)
             exc = await protocol.lost
             assert isinstance(exc, ssl.SSLError)
-            assert "MAC" in exc.reason.upper()
+            # OpenSSL 3.5 has the one name for it, those before have the other.
+            assert "MAC" in exc.reason.upper() or exc.reason == "RECORD_LAYER_FAILURE"
             assert protocol.data == b"good"
             with pytest.raises(ssl.SSLError, match="(?i)alert"):
                 await in_executor(peer.recv, 1)
