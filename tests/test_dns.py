@@ -465,7 +465,7 @@ SHORTAGE = """
     def limit(kib):
         with open("/proc/self/statm") as file:
             size = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + kib * 1024, -1))
+        resource.setrlimit(resource.RLIMIT_AS, (size + kib * 1024, resource.RLIM_INFINITY))
 
     async def look():
         return len(await asyncio.get_running_loop().getaddrinfo("localhost", 80)) > 0
@@ -476,7 +476,7 @@ SHORTAGE = """
                 print(await look())
             except RuntimeError as exc:
                 print(exc)
-            resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 """
 
 
