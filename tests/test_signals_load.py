@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import socket
+import sys
 import threading
 
 import pytest
@@ -90,7 +90,7 @@ def test_signal_after_a_flood_that_filled_the_buffer_is_not_lost(loop_kind):
 
 @pytest.mark.skipif(
     not getattr(sys, "_is_gil_enabled", lambda: True)(),
-    reason="free-threaded CPython 3.14.9 crashes, also with asyncio alone",
+    reason="the free-threaded 3.14.9 that was tried crashes, with asyncio alone as well",
 )
 def test_different_signals_that_are_pending_together_all_arrive(loop):
     numbers = (USR1, USR2, signal.SIGHUP, signal.SIGTERM, signal.SIGWINCH, signal.SIGURG)
