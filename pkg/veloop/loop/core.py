@@ -26,7 +26,6 @@ from ..spawning import is_eager, new_task, start_eagerly
 from . import debug, fork, nesting
 from . import executor as executors
 from .asyncgens import AsyncGenerators
-from .executor import DefaultExecutor
 from .gil import GIVE_WAY_EVERY, give_way
 from .handles import Handle, ThreadSafeHandle, TimerHandle, trace, unqueued
 from .signals import Signals
@@ -84,7 +83,7 @@ class Core(asyncio.AbstractEventLoop):
         # By their descriptors: who has a socket that applications can get at too.
         self._given: dict[int, StreamTransport | DatagramTransport | Listener] = {}
         self._signals = Signals(self)
-        self._executor = DefaultExecutor(self)
+        self._executor = executors.DefaultExecutor(self)
         self._task_factory: Callable[..., Any] | None = None
         self._exception_handler: Callable[..., object] | None = None
         self._current_handle: Handle | TimerHandle | None = None
