@@ -46,6 +46,7 @@ LOOPS = {
         "rloop",
         lacks={"connect": "a connection stays open when close() follows write()"},
     ),
+    "zuvloop": Loop("zuvloop:new_event_loop", "zuvloop"),  # for CPython 3.14 and newer
 }
 REFERENCES = ("uvloop", "asyncio")  # what ratios are given to
 DEFAULT = ("veloop", "uvloop", "asyncio", "rloop", LIBUV)
