@@ -466,7 +466,6 @@ def test_fork_in_another_thread_than_the_loops(loop_kind):
     assert lines == ["new loop in True"] * 3 + ["works"]
 
 
-@pytest.mark.allocator
 @pytest.mark.veloop_only("in asyncio's child the executor of getaddrinfo() may hang")
 def test_fork_while_other_threads_make_and_close_loops(loop_kind):
     # Whatever locks they hold in that moment are nobody's in the child.
