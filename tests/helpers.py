@@ -174,10 +174,11 @@ def child_pids():
     """The children of this process, zombies too; empty where the system can't tell."""
     if not LINUX:
         return set()
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return set()  # the usual case: not even one, so nothing is to be looked for
+    if hasattr(os, "waitid"):  # not on PyPy, where the list of processes must do
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return set()  # the usual case: not even one, so nothing is to be looked for
     pids = set()
     for name in os.listdir("/proc"):
         if name.isdecimal():

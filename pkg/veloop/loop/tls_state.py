@@ -10,6 +10,7 @@ of its:
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from ssl import MemoryBIO, SSLContext, SSLError, SSLObject, SSLWantReadError
 from typing import Any
@@ -18,6 +19,9 @@ RECORD = 16 * 1024  # the most plaintext in one record, which is what one read()
 
 # Encrypted at once. OpenSSL's memory buffers never shrink, so a connection keeps this much.
 CHUNK = 32 * 1024
+
+# PyPy before 8 reads into a copy if the view was both cast and cut: what it read would be lost.
+READS_INTO_VIEWS = sys.implementation.name != "pypy" or sys.implementation.version >= (8,)
 
 INFO = ("peercert", "cipher", "compression")  # asyncio's names for what OpenSSL knows
 
@@ -87,7 +91,12 @@ class Session:
         done = 0
         try:
             while done < size:
-                count: Any = self.sslobj.read(size - done, buffer[done:])
+                if READS_INTO_VIEWS:
+                    count: Any = self.sslobj.read(size - done, buffer[done:])
+                else:
+                    piece = self.sslobj.read(min(size - done, RECORD))
+                    count = len(piece)
+                    buffer[done : done + count] = piece
                 if not count:
                     self.ended = True
                     break

@@ -87,8 +87,9 @@ def _check_given(sock: socket.socket, **others: Any) -> None:
     if not hasattr(sock, "type"):
         raise AttributeError(f"sock must be a socket, not {sock!r}")
     if sock.type == socket.SOCK_STREAM:
-        # CPython has reworded it, and its tests of either version want their own words.
-        kind = "datagram socket" if sys.version_info >= (3, 13) else "UDP Socket"
+        # 3.11.8 and 3.12.2 have reworded it, and the tests of each version want its own words.
+        reworded = sys.version_info >= (3, 11, 8) and not (3, 12) <= sys.version_info < (3, 12, 2)
+        kind = "datagram socket" if reworded else "UDP Socket"
         raise ValueError(f"A {kind} was expected, got {sock!r}")
     if any(others.values()):
         problems = ", ".join(f"{name}={value}" for name, value in others.items() if value)
