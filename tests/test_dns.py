@@ -11,7 +11,9 @@ import textwrap
 import pytest
 
 from children import run_script
-from helpers import LINUX, async_outcome, has_ipv6, outcome, run, run_turns
+from helpers import LINUX, PYPY, async_outcome, has_ipv6, outcome, run, run_turns
+
+cuts_flags = pytest.mark.skipif(PYPY, reason="PyPy's socket.getnameinfo cuts flags to 32 bits")
 
 NUMERIC_HOSTS = [
     "127.0.0.1",
@@ -431,7 +433,7 @@ def test_flags_of_getnameinfo_are_optional(loop):
         (("127.0.0.1", 2**40), 0),
         (("127.0.0.1", 80), "flags"),
         (("127.0.0.1", 80), None),
-        (("127.0.0.1", 80), 2**40),
+        pytest.param((("127.0.0.1", 80), 2**40), marks=cuts_flags),
         (("127.0.0.1", 80), -1),
         (("::1", 80, -1, 0), socket.NI_NUMERICHOST),
         (("::1", 80, 2**20, 0), socket.NI_NUMERICHOST),

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from helpers import run, run_turns
+from helpers import drop_unreferenced, run, run_turns
 from task_helpers import cancelled, turns
 
 PRIMITIVES = {
@@ -310,6 +310,7 @@ def test_who_left_is_not_kept(aio, loop, name):
             last.cancel()
             last = asyncio.create_task(wait())
         await turns(2)
+        drop_unreferenced()
         assert len(futures) < 10
         first.cancel()
         last.cancel()

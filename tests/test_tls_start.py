@@ -10,7 +10,14 @@ import weakref
 import pytest
 
 from certificates import client_context, server_context
-from helpers import RecordingBufferedProtocol, RecordingProtocol, drain, socket_pair, tcp_pair
+from helpers import (
+    PYPY,
+    RecordingBufferedProtocol,
+    RecordingProtocol,
+    drain,
+    socket_pair,
+    tcp_pair,
+)
 from tcp_helpers import HOST, address, in_executor, linked, pattern, run, serving, turns, until
 from tls_helpers import NAME, Peer, tls_linked
 
@@ -150,6 +157,7 @@ def test_certificate_that_is_refused(loop):
     run(loop, main())
 
 
+@pytest.mark.skipif(PYPY, reason="PyPy has no reference counts: a cycle costs nothing there")
 @pytest.mark.veloop_only("asyncio is free of cycles here only since 3.15")
 def test_failure_makes_no_reference_cycle(loop):
     class Forgetful(asyncio.Protocol):

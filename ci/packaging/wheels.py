@@ -25,7 +25,11 @@ from vendor.libuv import fetch, sbom  # noqa: E402
 
 BUILD = ROOT / "build" / "wheels"
 REQUIREMENTS = ["setuptools>=77", "cffi>=1.17", "pip"]
-TEST_REQUIREMENTS = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"]
+TEST_REQUIREMENTS = [
+    *("pytest>=8", "pytest-timeout>=2.3"),
+    "hypothesis>=6.100; platform_python_implementation != 'PyPy'",
+    "hypothesis>=6.100,<6.155; platform_python_implementation == 'PyPy'",  # as in pyproject.toml
+]
 LIBUV_NOTICES = ("vendor/libuv/LICENSE", "vendor/libuv/LICENSE-extra")
 # Some of everything that is compiled, in a minute.
 SHORT = [

@@ -109,6 +109,8 @@ _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _RESUMABLE = _ASYNC | inspect.CO_GENERATOR
 # The attributes of coroutines, of generators that are awaited, of asynchronous generators.
 _KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+# PyPy's futures are written in Python: a frame of theirs, which nobody else's futures have.
+_AWAIT = getattr(Future.__await__, "__code__", None)
 
 
 def _running_stack(frame: FrameType | None) -> list[FrameType]:
@@ -133,7 +135,7 @@ def _waiting_stack(future: Future[Any]) -> list[FrameType]:
         for frame_name, next_name in _KINDS:
             if hasattr(waiting, next_name):
                 frame = getattr(waiting, frame_name)
-                if frame is not None:  # it is over otherwise
+                if frame is not None and frame.f_code is not _AWAIT:  # None: it is over
                     stack.append(frame)
                 waiting = getattr(waiting, next_name)
                 break

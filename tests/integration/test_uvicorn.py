@@ -25,7 +25,6 @@ from uvicorn_server import stock_exit_code, uvicorn
 from helpers import LOOPS, Background, import_veloop
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed (pip install '.[test]')")
-pytest.importorskip("httptools", reason="httptools is not installed (pip install '.[test]')")
 
 pytestmark = pytest.mark.slow  # each server takes a third of a second to start
 

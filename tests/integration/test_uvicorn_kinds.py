@@ -24,7 +24,6 @@ from certificates import CA, CERTS, client_context
 from helpers import LOOPS, PATIENCE, WINDOWS, import_veloop
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed (pip install '.[test]')")
-pytest.importorskip("httptools", reason="httptools is not installed (pip install '.[test]')")
 
 pytestmark = [
     pytest.mark.slow,
