@@ -508,3 +508,16 @@ class RecordingBufferedProtocol(RecordingProtocol, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes):
         self._received(bytes(self.buffer[:nbytes]))
+
+
+def resizing(protocol):
+    """That kind of BufferedProtocol, but its buffer is a bytearray that it empties and refills."""
+
+    class Resizing(protocol):
+        def buffer_updated(self, nbytes):
+            super().buffer_updated(nbytes)
+            size = len(self.buffer)
+            self.buffer.clear()
+            self.buffer.extend(bytes(size + 1))
+
+    return Resizing

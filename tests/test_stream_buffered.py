@@ -7,6 +7,7 @@ import pytest
 from helpers import (
     RecordingBufferedProtocol,
     RecordingProtocol,
+    resizing,
 )
 from tcp_helpers import in_executor, pattern, run, turns, until, wired
 
@@ -60,6 +61,20 @@ def test_buffer_may_be_anything_writable(loop, make):
             data = pattern(950)
             peer.sendall(data)
             assert await protocol.received(950) == data
+
+    run(loop, main())
+
+
+def test_buffer_may_be_resized_in_buffer_updated(loop):
+    """Nobody holds a view of it any more."""
+    Protocol = resizing(RecordingBufferedProtocol)
+
+    async def main():
+        async with wired(loop, lambda: Protocol(loop, 8)) as (_, protocol, peer):
+            for size in (100, 200):
+                peer.sendall(pattern(size))
+                assert await protocol.received(size) == pattern(size)
+                del protocol.data[:]
 
     run(loop, main())
 

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from certificates import client_context, server_context
-from helpers import RecordingBufferedProtocol, RecordingProtocol
+from helpers import RecordingBufferedProtocol, RecordingProtocol, resizing
 from tcp_helpers import MUCH, in_executor, pattern, run, turns, until
 from tls_helpers import connect, tls_linked, tls_serving, tls_wired
 
@@ -251,6 +251,18 @@ def test_buffered_protocol_of_any_size(loop, size):
         async with tls_wired(loop, factory) as (_, protocol, peer):
             await in_executor(peer.send, pattern(amount))
             assert await protocol.received(amount) == pattern(amount)
+
+    run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio loses data if the buffer is a bytearray longer than a record")
+def test_buffer_of_the_protocol_may_be_resized(loop):
+    Protocol = resizing(RecordingBufferedProtocol)
+
+    async def main():
+        async with tls_wired(loop, lambda: Protocol(loop, size=8)) as (_, protocol, peer):
+            await in_executor(peer.send, pattern(3000))
+            assert await protocol.received(3000) == pattern(3000)
 
     run(loop, main())
 

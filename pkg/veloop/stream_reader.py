@@ -42,6 +42,7 @@ RESUMED: asyncio.Future[None] = asyncio.Future(loop=_NoLoop())  # type: ignore[a
 RESUMED.set_result(None)
 
 # From this size on, chunks of one large read are kept apart until it is complete.
+_SMALL = 4096  # up to here two copies cost less than views
 _BLOCK = 4096
 
 
@@ -159,7 +160,11 @@ class StreamReader(asyncio.StreamReader):
             else:
                 self._pos = end
         else:
-            data = bytes(memoryview(head)[:size])
+            if size <= _SMALL:
+                data = bytes(head[:size])
+            else:  # released at once: PyPy would keep a view, and it the size of its owner
+                with memoryview(head) as view, view[:size] as front:
+                    data = bytes(front)
             del head[:size]
         if self._paused:
             self._maybe_resume_transport()

@@ -18,6 +18,7 @@ import asyncio
 import contextvars
 import socket
 import struct
+import sys
 from asyncio import constants, trsock
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ VL_EFOREIGN = lib.VL_EFOREIGN
 vl_stream_write = lib.vl_stream_write
 
 _last_int = struct.Struct("=i").unpack_from
+
+# PyPy does not, and a view that is only forgotten keeps its owner from being resized for a while.
+_COUNTS_REFERENCES = sys.implementation.name != "pypy"
 
 # Fewer bytes than this are joined: copying them is cheaper than describing them to C.
 _JOIN_MAX = 32 * 1024
@@ -366,6 +370,8 @@ class StreamTransport(Transport):
             self._warn_lost_write()
             return b""
         if type(data) is not bytes:
+            if not _COUNTS_REFERENCES:
+                return bytes(data)
             # C takes any contiguous buffer; len() must count its bytes.
             if isinstance(data, memoryview) and not data.c_contiguous:
                 return data.tobytes()
@@ -570,17 +576,29 @@ def _fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
         buffer[:size] = data
     else:
         buffer[:] = data[:size]
+    let_go(buffer)
     return size
 
 
 def buffer_of(protocol: asyncio.BufferedProtocol, hint: int) -> memoryview:
-    """The protocol's next buffer, as bytes to write into."""
+    """The protocol's next buffer, as bytes to write into. To be let go before the protocol runs."""
     buffer: Any = protocol.get_buffer(hint)
-    if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
+    if not _COUNTS_REFERENCES:
+        buffer = memoryview(buffer)  # ours, to be released
+        if buffer.format != "B" or buffer.ndim != 1:
+            with buffer as items:
+                buffer = items.cast("B")
+    elif type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
         buffer = memoryview(buffer).cast("B")
     if not len(buffer):
         raise RuntimeError("get_buffer() returned an empty buffer")
     return buffer  # type: ignore[no-any-return]
+
+
+def let_go(buffer: memoryview) -> None:
+    """The caller has no more use for what buffer_of() gave it, and refers to it no longer."""
+    if not _COUNTS_REFERENCES:
+        buffer.release()
 
 
 def check_protocol(protocol: Any) -> None:

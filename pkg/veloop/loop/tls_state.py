@@ -20,8 +20,9 @@ RECORD = 16 * 1024  # the most plaintext in one record, which is what one read()
 # Encrypted at once. OpenSSL's memory buffers never shrink, so a connection keeps this much.
 CHUNK = 32 * 1024
 
-# PyPy before 8 reads into a copy if the view was both cast and cut: what it read would be lost.
-READS_INTO_VIEWS = sys.implementation.name != "pypy" or sys.implementation.version >= (8,)
+# Not on PyPy: before version 8 it reads into a copy if the view was both cast and cut, and later
+# the part that is cut off keeps its owner from being resized until it is collected.
+READS_INTO_VIEWS = sys.implementation.name != "pypy"
 
 INFO = ("peercert", "cipher", "compression")  # asyncio's names for what OpenSSL knows
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv.errors import foreign_thread
 from .debug import logger
-from .stream import buffer_of
+from .stream import buffer_of, let_go
 from .tls_flow import ENDED, FLUSHING, HANDSHAKE, LOST, OPEN, SHUTDOWN, FlowControl
 from .transport import warn_unclosed
 
@@ -254,7 +254,7 @@ class SSLTransport(FlowControl):
         session = self._session
         while self._buffered and not self._paused and self._state == OPEN:
             hint = session.incoming.pending or -1
-            size = session.read_into(buffer_of(self._protocol, hint))
+            size = _read_into(session, buffer_of(self._protocol, hint))
             if size:
                 self._protocol.buffer_updated(size)
                 if self._corked:
@@ -546,3 +546,10 @@ class SSLTransport(FlowControl):
         if self._below is not None:
             return self._below.get_extra_info(name, default)
         return default
+
+
+def _read_into(session: Session, buffer: memoryview) -> int:
+    try:
+        return session.read_into(buffer)
+    finally:
+        let_go(buffer)
