@@ -68,7 +68,7 @@ def _garbage_of_the_module():
     yield
     if hasattr(gc, "unfreeze"):
         gc.unfreeze()
-        helpers.collect()
+        helpers.collect(passes=2)
         keep_alive()
 
 
@@ -211,7 +211,7 @@ def _process_guard(request):
 
     yield log
 
-    helpers.collect()
+    helpers.collect(passes=2)
     logger.removeHandler(handler)
     log.check()
     left = helpers.leaked_threads(threads)
@@ -253,7 +253,7 @@ def new_loop(loop_kind, _process_guard, _expected_errors):
     yield make
 
     # Unreferenced transports and tasks say so now, while the loop can still do something about it.
-    helpers.collect()
+    helpers.collect(passes=2)
     problems = [f"{loop!r} still runs" for loop in loops if loop.is_running()]
     loops = [loop for loop in loops if not loop.is_closed() and not loop.is_running()]
     for loop in loops:
@@ -263,7 +263,7 @@ def new_loop(loop_kind, _process_guard, _expected_errors):
     while loops:
         loops.pop().close()
     # What only shows when a future or task is collected reaches the handlers here.
-    helpers.collect()
+    helpers.collect(passes=2)
     _expected_errors.check()
     assert not problems, "; ".join(problems)
 

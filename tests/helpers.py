@@ -81,9 +81,13 @@ def poll(loop):
     run_turns(loop)
 
 
-def collect():
-    """Collect garbage and run its finalizers (PyPy runs them after the pass that finds them)."""
-    for _ in range(2 if PYPY else 1):
+def collect(passes=4):
+    """Collect garbage and run its finalizers.
+
+    PyPy runs them after the pass that finds them, and of objects that refer to one another those
+    of the first ones only; each of its `passes` takes a while.
+    """
+    for _ in range(passes if PYPY else 1):
         gc.collect()
 
 

@@ -25,6 +25,7 @@ async def left_behind(loop, stack, copied, number=None):
         os.dup2(sock.fileno(), number)
         sock.close()
         sock = socket.socket(fileno=number)
+        sock.setblocking(False)  # PyPy makes it block
     await receive_late(loop, sock, peer)
     number = sock.fileno()
     if copied:

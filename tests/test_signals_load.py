@@ -197,7 +197,8 @@ def test_connections_go_on_in_a_storm_of_signals(loop):
 def test_children_that_end_are_told_by_sigchld(loop):
     async def main():
         with handling(loop, signal.SIGCHLD) as calls:
-            pids = [os.posix_spawn("/bin/sh", ["sh", "-c", "exit 0"], {}) for _ in range(10)]
+            arguments = os.P_NOWAIT, "/bin/sh", ["sh", "-c", "exit 0"], {}
+            pids = [os.spawnve(*arguments) for _ in range(10)]
             reaped = set()
             while len(reaped) < len(pids):
                 before = calls[signal.SIGCHLD]

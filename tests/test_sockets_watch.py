@@ -6,7 +6,6 @@ itself may live on in a copy. What was awaited before must not reach who has the
 
 import asyncio
 import contextlib
-import gc
 import os
 import random
 import socket
@@ -17,7 +16,7 @@ import weakref
 import pytest
 
 from children import run_script
-from helpers import WINDOWS, fill, socket_pair, tcp_pair
+from helpers import WINDOWS, collect, fill, socket_pair, tcp_pair
 from sockets_helpers import left_behind, receive_late, write
 from tcp_helpers import reset, run, turns, until
 
@@ -167,7 +166,7 @@ def test_socket_that_is_dropped_goes_at_once(loop, how):
             seen = weakref.ref(sock)
             with pytest.warns(ResourceWarning):
                 del sock
-                gc.collect()
+                collect()
             assert seen() is None
 
     run(loop, main())

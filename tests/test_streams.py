@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from helpers import run
+from helpers import PYPY, run
 from stream_helpers import Line, left, pending
 from tcp_helpers import turns
 
@@ -59,7 +59,8 @@ def test_repr_names_transport_pause_and_waiter(aio, loop):
     async def main():
         line = Line(aio, loop, limit=1)
         task = await pending(loop, line.reader.read(1))
-        assert f"waiter=<Future pending cb=[Task.task_wakeup()]> transport={line.wire!r}>" in (
+        wakeup = "Task.__wakeup" if PYPY else "Task.task_wakeup"
+        assert f"waiter=<Future pending cb=[{wakeup}()]> transport={line.wire!r}>" in (
             repr(line.reader)
         )
         line.reader.feed_data(b"abcd")
