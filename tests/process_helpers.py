@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 from helpers import PATIENCE
 
@@ -54,6 +56,30 @@ class RecordingProcess(asyncio.SubprocessProtocol):
     def connection_lost(self, exc):
         self.events.append("connection_lost")
         self.lost.set_result(exc)
+
+
+def wait_until_dead(pid):
+    """Return when the child has ended; it stays to be waited for."""
+    if hasattr(os, "waitid"):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    else:
+        _wait_for_state(pid, "Z")
+
+
+def wait_until_stopped(pid):
+    """Return when the child was stopped by a signal; nobody takes note of it."""
+    if hasattr(os, "waitid"):
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+    else:
+        _wait_for_state(pid, "T")
+
+
+def _wait_for_state(pid, state):
+    """As the kernel tells it, for PyPy has no os.waitid()."""
+    deadline = time.monotonic() + PATIENCE
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
+        assert time.monotonic() < deadline, f"process {pid} does not come to be {state}"
+        time.sleep(0.001)
 
 
 def run(loop, awaitable):

@@ -26,7 +26,7 @@ STREAMS = ["stream_reader", "streams", "subprocess"]
 LOOP = """
     handles arguments nesting debug fork timers wakeup poll signals dns sockets executor
     gil asyncgens core
-    transport stream datagram tls_state tls_flow tls_transport tls server
+    transport buffers stream datagram tls_state tls_flow tls_transport tls server
     tcp unix pipe udp sendfile
     children process
 """.split()
@@ -208,6 +208,7 @@ TESTED_AS = {
     "stream_reader": "streams",
     "loop.handles": "loop",
     "loop.transport": "stream",
+    "loop.buffers": "stream",
     "_accelerate": "speedups",
     "loop.children": "process",
     "loop.datagram": "udp",

@@ -26,6 +26,7 @@ from process_helpers import (
     python,
     run,
     start,
+    wait_until_dead,
 )
 
 pytestmark = pytest.mark.skipif(WINDOWS, reason="pipes of children are POSIX only for now")
@@ -446,7 +447,7 @@ def test_close_after_the_end_does_nothing(loop):
 def test_close_does_not_lose_the_status(loop, caplog):
     async def main():
         transport, protocol = await start("sh", "-c", "exit 3")
-        os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
+        wait_until_dead(transport.get_pid())
         transport.close()
         await protocol.lost
         return protocol.exited.result()

@@ -41,6 +41,8 @@ from process_helpers import (
     output_of,
     run,
     start,
+    wait_until_dead,
+    wait_until_stopped,
 )
 
 pytestmark = pytest.mark.skipif(WINDOWS, reason="about POSIX processes")
@@ -98,7 +100,7 @@ def test_stopped_child_is_not_dead(loop, way):
         transport, protocol = await start(*READY, stdin=PIPE, stdout=PIPE)
         await protocol.first_data
         transport.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, transport.get_pid(), os.WSTOPPED | os.WNOWAIT)
+        wait_until_stopped(transport.get_pid())
         await asyncio.sleep(0.02)
         assert not protocol.exited.done()
         transport.send_signal(signal.SIGCONT)
@@ -115,7 +117,7 @@ def test_child_that_is_dead_before_anybody_looks(loop, way, monkeypatch):
 
     def init(self, *args, **kwargs):
         original(self, *args, **kwargs)
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        wait_until_dead(self.pid)
 
     monkeypatch.setattr(subprocess.Popen, "__init__", init)
     protocol = run(loop, finish("sh", "-c", "exit 3"))
@@ -124,6 +126,9 @@ def test_child_that_is_dead_before_anybody_looks(loop, way, monkeypatch):
 
 @pytest.mark.stock_since("3.12", "its thread may be faster")
 def test_child_that_another_one_reaps(loop, way, caplog):
+    if way == "thread" and not hasattr(os, "waitid"):
+        pytest.skip("without os.waitid() our thread waits by reaping, and nobody else can")
+
     async def main():
         transport, protocol = await start(*READY, stdin=PIPE, stdout=PIPE)
         await protocol.first_data

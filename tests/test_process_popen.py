@@ -16,7 +16,7 @@ import threading
 import pytest
 
 from children import run_script
-from helpers import LINUX, WINDOWS, import_veloop, open_fds
+from helpers import LINUX, PYPY, WINDOWS, import_veloop, open_fds
 from process_helpers import DEVNULL, PIPE, STDOUT, disposition, inheritable, output_of, python, run
 
 pytestmark = pytest.mark.skipif(WINDOWS, reason="what it compares is POSIX")
@@ -376,12 +376,13 @@ UNFIT = {
     "stdin closed": (("true",), {"stdin": 999}),
     "stdin negative": (("true",), {"stdin": -77}),
     "process group": (("true",), {"process_group": 1}),
-    "umask": (("true",), {"umask": 1 << 40}),
     "user": (("true",), {"user": "no such user"}),
     "group": (("true",), {"group": -77}),
     "pipesize": (("true",), {"pipesize": "big"}),
     "close_fds with a file that is none": (("true",), {"stdin": object()}),
 }
+if not PYPY:  # whose Popen cuts it to what fits
+    UNFIT["umask"] = (("true",), {"umask": 1 << 40})
 
 
 @pytest.mark.parametrize(("command", "options"), UNFIT.values(), ids=UNFIT)
@@ -391,6 +392,9 @@ def test_failure_is_popens(loop, command, options):
     kind, number, filename, text = failure(
         lambda: run(loop, output_of(*command, **{"stdin": None, "stdout": None, **options}))
     )
+    if PYPY and "cwd" in options:  # its Popen forgets which file it was
+        assert (kind, number, filename) == (*stock[:2], options["cwd"])
+        return
     assert (kind, number, filename) == stock[:3]
     if kind not in (OverflowError, ValueError):
         assert text == stock[3]

@@ -5,7 +5,6 @@ What would end the process runs in one of its own.
 
 import asyncio
 import math
-import tracemalloc
 
 import pytest
 
@@ -234,6 +233,8 @@ def clear(loop, timers):
 
 @pytest.mark.parametrize("end", [cancel_all, clear])
 def test_heap_gives_its_memory_back(end):
+    import tracemalloc  # PyPy has none
+
     loop = veloop.new_event_loop()
     try:
         live = loop.call_later(1, int)

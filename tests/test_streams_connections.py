@@ -10,7 +10,7 @@ import tempfile
 import pytest
 
 from certificates import client_context, server_context
-from helpers import Pipe, drain, refusing_address, run, tcp_pair
+from helpers import Pipe, drain, drop_unreferenced, refusing_address, run, tcp_pair
 from stream_helpers import closed, served
 from tcp_helpers import address, in_executor, pattern, reset, turns, until
 
@@ -368,7 +368,7 @@ def test_writer_that_is_garbage_in_another_thread_is_closed_in_the_loops(aio, lo
             box = [writer]
             del writer
             with pytest.warns(ResourceWarning, match="unclosed <StreamWriter"):
-                await in_executor(box.clear)
+                await in_executor(lambda: (box.clear(), drop_unreferenced()))
             assert await in_executor(client.recv, 1) == b""
             await turns()
 

@@ -8,7 +8,7 @@ import unittest.mock
 
 import pytest
 
-from helpers import run
+from helpers import collect, run
 from stream_helpers import Line, pending
 from tcp_helpers import address, turns, until
 
@@ -37,7 +37,7 @@ def test_connection_of_a_cancelled_reader_that_nobody_has_is_closed(aio, loop):
         task.cancel()
         await asyncio.wait([task])
         del task
-        gc.collect()
+        collect()
         await asyncio.wait_for(gone.wait(), 10)
         server.close()
         await server.wait_closed()

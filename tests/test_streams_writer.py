@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from helpers import import_veloop, run
+from helpers import drop_unreferenced, import_veloop, run
 from stream_helpers import Line, Wire, pending
 from tcp_helpers import turns
 
@@ -317,6 +317,7 @@ def test_writer_of_a_closed_loop_only_warns(aio, new_loop):
     loop.close()
     with pytest.warns(ResourceWarning, match="loop is closed"):
         del writer
+        drop_unreferenced()
     assert line.wire.calls == []
 
 

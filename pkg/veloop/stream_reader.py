@@ -234,7 +234,7 @@ class StreamReader(asyncio.StreamReader):
                 return False
             waiter.remove_done_callback(wakeup)
             self._wakeup, self._context = wakeup, context
-        elif waiter._callbacks is not None:  # somebody else waits for the future, too
+        elif waiter._callbacks:  # somebody else waits for the future, too
             waiter.add_done_callback(wakeup, context=self._context)
             return False
         if self._head:

@@ -18,13 +18,13 @@ import asyncio
 import contextvars
 import socket
 import struct
-import sys
 from asyncio import constants, trsock
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._uv import ffi, lib, sockaddr
 from .._uv.errors import check, error
+from .buffers import COUNTS_REFERENCES, fill
 from .debug import format_callback
 from .transport import Transport, warn_unclosed
 
@@ -40,9 +40,6 @@ VL_EFOREIGN = lib.VL_EFOREIGN
 vl_stream_write = lib.vl_stream_write
 
 _last_int = struct.Struct("=i").unpack_from
-
-# PyPy does not, and a view that is only forgotten keeps its owner from being resized for a while.
-_COUNTS_REFERENCES = sys.implementation.name != "pypy"
 
 # Fewer bytes than this are joined: copying them is cheaper than describing them to C.
 _JOIN_MAX = 32 * 1024
@@ -214,7 +211,7 @@ class StreamTransport(Transport):
         try:
             while rest and self._live and self._buffered:
                 method = "get_buffer"
-                size = self._context.run(_fill, self._protocol, rest)
+                size = self._context.run(fill, self._protocol, rest)
                 rest = rest[size:]
                 if self._loop._nesting and rest:
                     rest = memoryview(bytes(rest))  # a nested run would fill the slab anew
@@ -370,7 +367,7 @@ class StreamTransport(Transport):
             self._warn_lost_write()
             return b""
         if type(data) is not bytes:
-            if not _COUNTS_REFERENCES:
+            if not COUNTS_REFERENCES:
                 return bytes(data)
             # C takes any contiguous buffer; len() must count its bytes.
             if isinstance(data, memoryview) and not data.c_contiguous:
@@ -565,40 +562,6 @@ class StreamTransport(Transport):
             sock.setblocking(False)
             self._sock = sock
         return sock
-
-
-def _fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
-    """Copy the beginning of data into the protocol's next buffer. -> how much of it."""
-    buffer = buffer_of(protocol, -1)
-    size = len(buffer)
-    if size > len(data):
-        size = len(data)
-        buffer[:size] = data
-    else:
-        buffer[:] = data[:size]
-    let_go(buffer)
-    return size
-
-
-def buffer_of(protocol: asyncio.BufferedProtocol, hint: int) -> memoryview:
-    """The protocol's next buffer, as bytes to write into. To be let go before the protocol runs."""
-    buffer: Any = protocol.get_buffer(hint)
-    if not _COUNTS_REFERENCES:
-        buffer = memoryview(buffer)  # ours, to be released
-        if buffer.format != "B" or buffer.ndim != 1:
-            with buffer as items:
-                buffer = items.cast("B")
-    elif type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
-        buffer = memoryview(buffer).cast("B")
-    if not len(buffer):
-        raise RuntimeError("get_buffer() returned an empty buffer")
-    return buffer  # type: ignore[no-any-return]
-
-
-def let_go(buffer: memoryview) -> None:
-    """The caller has no more use for what buffer_of() gave it, and refers to it no longer."""
-    if not _COUNTS_REFERENCES:
-        buffer.release()
 
 
 def check_protocol(protocol: Any) -> None:

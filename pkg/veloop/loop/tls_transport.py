@@ -24,8 +24,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._uv.errors import foreign_thread
+from .buffers import buffer_of, let_go
 from .debug import logger
-from .stream import buffer_of, let_go
 from .tls_flow import ENDED, FLUSHING, HANDSHAKE, LOST, OPEN, SHUTDOWN, FlowControl
 from .transport import warn_unclosed
 
