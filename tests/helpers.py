@@ -8,6 +8,7 @@ poll that is only taken on the way to a failure.
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import gc
 import importlib
@@ -327,6 +328,13 @@ def drain(sock, size):
     return b"".join(parts)
 
 
+def listen(sock, backlog):
+    """sock.listen(backlog), also where that makes a 1 of a 0, as PyPy's does."""
+    sock.listen(backlog)
+    if PYPY and not WINDOWS:
+        assert ctypes.CDLL(None).listen(sock.fileno(), backlog) == 0
+
+
 @contextlib.contextmanager
 def listening_socket(family=socket.AF_INET, host=None, backlog=16):
     """A blocking TCP listener on a free loopback port."""
@@ -334,7 +342,7 @@ def listening_socket(family=socket.AF_INET, host=None, backlog=16):
         host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.bind((host, 0))
-        listener.listen(backlog)
+        listen(listener, backlog)
         listener.settimeout(PATIENCE)
         yield listener
 

@@ -11,7 +11,7 @@ import tempfile
 
 import pytest
 
-from helpers import LINUX, PATIENCE, RecordingProtocol, drain
+from helpers import LINUX, PATIENCE, RecordingProtocol, drain, listen
 from tcp_helpers import end, in_executor, pattern, run, turns, until
 
 pytestmark = pytest.mark.skipif(
@@ -235,7 +235,7 @@ def test_full_backlog_is_waited_for(loop, path):
 
     async def main():
         with bound(path) as listener:
-            listener.listen(0)
+            listen(listener, 0)
             listener.settimeout(PATIENCE)
             first, _ = await loop.create_unix_connection(asyncio.Protocol, path)
             waiting = asyncio.ensure_future(
@@ -260,7 +260,7 @@ def test_full_backlog_is_waited_for(loop, path):
 def test_waiting_for_a_full_backlog_can_be_cancelled(loop, path):
     async def main():
         with bound(path) as listener:
-            listener.listen(0)
+            listen(listener, 0)
             listener.settimeout(PATIENCE)
             first, _ = await loop.create_unix_connection(asyncio.Protocol, path)
             waiting = asyncio.ensure_future(loop.create_unix_connection(asyncio.Protocol, path))
