@@ -463,7 +463,8 @@ def test_good_records_before_a_corrupted_one_are_delivered(loop):
             exc = await protocol.lost
             assert isinstance(exc, ssl.SSLError)
             # OpenSSL 3.5 has the one name for it, those before have the other.
-            assert "MAC" in exc.reason.upper() or exc.reason == "RECORD_LAYER_FAILURE"
+            reason = exc.reason or str(exc)  # not all have one on PyPy
+            assert "MAC" in reason.upper() or "LAYER_FAILURE" in reason.upper().replace(" ", "_")
             assert protocol.data == b"good"
             with pytest.raises(ssl.SSLError, match="(?i)alert"):
                 await in_executor(peer.recv, 1)

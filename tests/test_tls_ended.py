@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from certificates import server_context
-from helpers import PATIENCE, RecordingBufferedProtocol, RecordingProtocol, collect, tcp_pair
+from helpers import PATIENCE, PYPY, RecordingBufferedProtocol, RecordingProtocol, collect, tcp_pair
 from tcp_helpers import MUCH, address, in_executor, pattern, reset, run, run_forever, turns, until
 from tls_helpers import Peer, tls_linked, tls_serving, tls_wired
 
@@ -61,6 +61,7 @@ def test_everything_can_be_called_after_the_end(loop):
     run(loop, main())
 
 
+@pytest.mark.skipif(PYPY, reason="PyPy has no reference counts")
 @pytest.mark.parametrize("how", ["abort", "reset"])
 def test_write_buffer_is_dropped_with_the_connection(loop, how):
     """uvloop#548: a transport that somebody still has kept all that was not sent."""
@@ -171,7 +172,10 @@ def test_unclosed_transport_warns(new_loop):
         warnings.simplefilter("always")
         del transport, loop
         collect()
-    assert [w for w in caught if "unclosed transport" in str(w.message)]
+        messages = [str(each.message) for each in caught]
+        caught.clear()  # which may hold the transport, and that the one below
+        collect()
+    assert [each for each in messages if "unclosed transport" in each]
 
 
 @pytest.mark.veloop_only("asyncio: RuntimeError, the loop is closed")

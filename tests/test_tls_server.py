@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from certificates import client_context, server_context
-from helpers import PATIENCE, RecordingProtocol
+from helpers import PATIENCE, PYPY, RecordingProtocol, collect
 from tcp_helpers import HOST, address, in_executor, reset, run, turns, until
 from tls_helpers import Peer, connect, tls_linked, tls_serving
 
@@ -205,6 +205,7 @@ def test_wait_closed_waits_for_handshakes(loop):
 # ------------------------------------------------------------ nothing is left over
 
 
+@pytest.mark.skipif(PYPY, reason="PyPy has no reference counts: a cycle costs nothing there")
 @pytest.mark.veloop_only("asyncio has cycles here before 3.15")
 @pytest.mark.parametrize("how", ["close", "abort", "peer", "refused"])
 def test_connections_leave_no_cycles(loop, how):
@@ -269,12 +270,13 @@ def test_failed_and_good_connections_in_turn_do_not_add_up(loop):
                         await connect(loop, server, server_hostname="elsewhere.test")
                 await turns(10)
                 protocols.clear()
-                gc.collect()
+                collect()
                 return sum(isinstance(each, ssl.SSLObject) for each in gc.get_objects())
 
             before = await some()
+            # PyPy's registers may still hold one; each round makes forty.
             for _ in range(3):
-                assert await some() <= before
+                assert await some() <= before + PYPY
 
     run(loop, main())
 

@@ -53,6 +53,8 @@ def packed(family: int, *address: Any) -> bytes:
     most = 2 if family == socket.AF_INET else 4
     if not 2 <= len(address) <= most or "%" in address[0]:
         raise ValueError
+    if "\0" in address[0]:  # where PyPy's inet_pton() takes the host to end
+        raise ValueError
     if len(address) > 2 and not 0 <= address[2] <= 0xFFFFF:  # the flow information has 20 bits
         raise ValueError
     return sockaddr.pack(family, address)
