@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from helpers import LINUX, WINDOWS
+from helpers import LINUX, WINDOWS, drop_unreferenced
 from tcp_helpers import run, run_forever, turns
 from udp_helpers import Echo, Recorder, endpoint, name
 
@@ -423,6 +423,7 @@ def test_loop_closed_with_an_endpoint_open(loop, path):
     protocol.transport = None
     with pytest.warns(ResourceWarning, match="unclosed transport"):
         del transport, protocol
+        drop_unreferenced()
 
 
 # ------------------------------------------------------------ other families
