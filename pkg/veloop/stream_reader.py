@@ -41,8 +41,10 @@ class _NoLoop:
 RESUMED: asyncio.Future[None] = asyncio.Future(loop=_NoLoop())  # type: ignore[arg-type]
 RESUMED.set_result(None)
 
+# Up to this size two copies of bytes cost less than views of them.
+_SMALL = 4096
+
 # From this size on, chunks of one large read are kept apart until it is complete.
-_SMALL = 4096  # up to here two copies cost less than views
 _BLOCK = 4096
 
 
