@@ -12,7 +12,15 @@ COUNTS_REFERENCES = sys.implementation.name != "pypy"
 
 def fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
     """Copy the beginning of data into the protocol's next buffer. -> how much of it."""
-    buffer = buffer_of(protocol, -1)
+    buffer: Any = protocol.get_buffer(-1)
+    if type(buffer) is memoryview and COUNTS_REFERENCES:
+        size = len(data)
+        try:
+            buffer[:size] = data  # bytes, and as many as that: nearly always
+            return size
+        except (NotImplementedError, TypeError, ValueError):
+            pass  # it is too small, or its items are others, or what is wrong is told below
+    buffer = as_bytes(buffer)
     size = len(buffer)
     if size > len(data):
         size = len(data)
@@ -25,7 +33,11 @@ def fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
 
 def buffer_of(protocol: asyncio.BufferedProtocol, hint: int) -> memoryview:
     """The protocol's next buffer, as bytes to write into. To be let go before the protocol runs."""
-    buffer: Any = protocol.get_buffer(hint)
+    return as_bytes(protocol.get_buffer(hint))
+
+
+def as_bytes(buffer: Any) -> memoryview:
+    """What get_buffer() returned, as bytes to write into."""
     if not COUNTS_REFERENCES:
         buffer = memoryview(buffer)  # ours, to be released
         if buffer.format != "B" or buffer.ndim != 1:

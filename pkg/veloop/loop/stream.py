@@ -43,6 +43,10 @@ _last_int = struct.Struct("=i").unpack_from
 
 # Fewer bytes than this are joined: copying them is cheaper than describing them to C.
 _JOIN_MAX = 32 * 1024
+# And up to this many of a view are.
+_COPY_MAX = 8 * 1024
+
+_NOTHING = memoryview(b"")
 
 
 class StreamTransport(Transport):
@@ -212,7 +216,7 @@ class StreamTransport(Transport):
             while rest and self._live and self._buffered:
                 method = "get_buffer"
                 size = self._context.run(fill, self._protocol, rest)
-                rest = rest[size:]
+                rest = _NOTHING if size == len(rest) else rest[size:]
                 if self._loop._nesting and rest:
                     rest = memoryview(bytes(rest))  # a nested run would fill the slab anew
                 method = "buffer_updated"
@@ -352,7 +356,8 @@ class StreamTransport(Transport):
 
     def _write_checks(self, data: Any) -> Any:
         """-> what write() may hand to C: nothing after the end."""
-        if not isinstance(data, (bytes, bytearray, memoryview)):
+        kind = type(data)
+        if kind is not memoryview and not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(
                 "data argument must be a bytes, bytearray, or memoryview object, "
                 f"not {type(data).__name__!r}"
@@ -366,8 +371,8 @@ class StreamTransport(Transport):
         if self._conn_lost:
             self._warn_lost_write()
             return b""
-        if type(data) is not bytes:
-            if not COUNTS_REFERENCES:
+        if kind is not bytes:
+            if not COUNTS_REFERENCES or (kind is memoryview and len(data) <= _COPY_MAX):
                 return bytes(data)
             # C takes any contiguous buffer; len() must count its bytes.
             if isinstance(data, memoryview) and not data.c_contiguous:

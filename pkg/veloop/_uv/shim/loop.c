@@ -68,6 +68,7 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   if (!loop->starved)
     loop->round++;
   loop->starved = 0;
+  vl_port_limit_events(loop->slab_used, loop->ring_len); /* as the last run was */
   loop->ring_len = 0;
   loop->slab_used = 0;
   vl_port_poll_errno = 0;

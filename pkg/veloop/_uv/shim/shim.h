@@ -161,6 +161,8 @@ extern unsigned int vl_port_pool_threads;
 void vl_port_forked(void);
 void vl_port_epoll_forked(void);
 void vl_port_forget_epoll(int epoll_fd);
+/* Before a poll: what the reads of the one before brought. */
+void vl_port_limit_events(size_t bytes, int records);
 extern _Thread_local int vl_port_keeps_trial;
 extern _Thread_local int vl_port_poll_errno;
 extern _Thread_local uint64_t vl_port_deadline;
