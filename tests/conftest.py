@@ -17,6 +17,7 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 import sys
 import threading
 
@@ -272,6 +273,34 @@ def new_loop(loop_kind, _process_guard, _expected_errors):
 def loop(new_loop):
     """One loop, not running, not closed."""
     return new_loop()
+
+
+@pytest.fixture
+def connections(loop):
+    """connections(n, factory) -> that many (protocol, peer), connected, all looked after."""
+    made = []
+
+    def connect(count, factory):
+        async def main():
+            for _ in range(count):
+                mine, peer = socket.socketpair()
+                peer.settimeout(helpers.PATIENCE)
+                _, protocol = await loop.connect_accepted_socket(factory, mine)
+                made.append((protocol, peer))
+            return made[-count:]
+
+        return helpers.run(loop, main())
+
+    yield connect
+
+    async def finish():
+        for protocol, peer in made:
+            peer.close()
+            if not protocol.lost.done():
+                protocol.transport.abort()
+                await protocol.lost
+
+    helpers.run(loop, finish())
 
 
 def _settle(loop):

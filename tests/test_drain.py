@@ -61,34 +61,6 @@ class Interrupting(RecordingProtocol):
         self._maybe_raise("connection_lost")
 
 
-@pytest.fixture
-def connections(loop):
-    """connections(n, factory) -> that many (protocol, peer), connected, all looked after."""
-    made = []
-
-    def connect(count, factory):
-        async def main():
-            for _ in range(count):
-                mine, peer = socket.socketpair()
-                peer.settimeout(PATIENCE)
-                _, protocol = await loop.connect_accepted_socket(factory, mine)
-                made.append((protocol, peer))
-            return made[-count:]
-
-        return run(loop, main())
-
-    yield connect
-
-    async def finish():
-        for protocol, peer in made:
-            peer.close()
-            if not protocol.lost.done():
-                protocol.transport.abort()
-                await protocol.lost
-
-    run(loop, finish())
-
-
 # ------------------------------------------------------------ interrupted in the middle
 
 

@@ -25,7 +25,7 @@ STREAMS = ["stream_reader", "streams", "subprocess"]
 # debug is first because everybody logs through it.
 LOOP = """
     handles arguments nesting debug fork timers wakeup poll signals dns sockets executor
-    gil asyncgens core
+    gil turn asyncgens core
     transport buffers stream datagram tls_state tls_flow tls_transport tls server
     tcp unix pipe udp sendfile
     children process

@@ -249,7 +249,8 @@ typedef struct {
   vs_queue_t *ready, *due;
   vs_timers_t *timers;
   vl_loop_t *uv;
-  double polled, waited;
+  double polled, waited, looked; /* when: I/O was looked for, without a wait, at the clock */
+  int stride; /* handles between two looks at the clock */
   int asks; /* a subclass decides how long to sleep (testing.py) */
 } vs_run_t; /* a run of the loop */
 

@@ -6,6 +6,7 @@
 #define LONGEST_SLEEP (24 * 3600.0)
 /* And where it gives the GIL up to look, this often for long enough, as in gil.py. */
 #define GIVE_WAY_EVERY 5e-3
+enum { STRIDE_MAX = 32 };
 
 /* -------------------------------------------------------------------------------- the poll */
 
@@ -57,7 +58,7 @@ static int poll_io(vs_run_t *run, double timeout) {
     n = vs.table->run(run->uv, timeout, taken);
     Py_END_ALLOW_THREADS
   }
-  run->polled = vs_clock();
+  run->polled = run->looked = vs_clock();
   if (timeout != 0.0)
     run->waited = run->polled;
   return n == 0 ? 0 : take_records(run, n, taken);
@@ -102,20 +103,6 @@ static int sleep_time(vs_run_t *run, double *seconds) {
 
 /* -------------------------------------------------------------------------------- the turn */
 
-static int run_handles(vs_run_t *run) {
-  Py_ssize_t n;
-  PyObject *handle;
-
-  for (n = run->ready->size; n > 0; n--) {
-    handle = vs_queue_pop(run->ready);
-    if (handle == NULL)
-      break; /* a nested run has run them */
-    if (vs_handle_run(run->loop, handle) < 0)
-      return -1;
-  }
-  return 0;
-}
-
 /* -> 0 or 1, or -1 with an exception. */
 static int is_set(PyObject *loop, Py_ssize_t offset) {
   PyObject *flag = SLOT(loop, offset);
@@ -129,6 +116,55 @@ static int is_set(PyObject *loop, Py_ssize_t offset) {
   r = PyObject_IsTrue(flag);
   Py_DECREF(flag);
   return r;
+}
+
+/* Looks for I/O in the midst of the callbacks that are ready, if they take long. The clock is
+ * looked at after so many of them as take half of POLL_EVERY. -> 1 if there are records, or -1. */
+static int look_between(vs_run_t *run) {
+  double now, took;
+  int stopping;
+
+  if (SLOT(run->driver, vs.driver.records) != Py_None)
+    return 0;
+  now = vs_clock();
+  took = now - run->looked;
+  run->looked = now;
+  if (took > POLL_EVERY && run->stride > 1)
+    run->stride /= 2;
+  else if (took < POLL_EVERY / 4 && run->stride < STRIDE_MAX)
+    run->stride *= 2;
+  if (now - run->polled <= POLL_EVERY)
+    return 0;
+  stopping = is_set(run->loop, vs.core.stopping);
+  if (stopping != 0) /* this is the last turn: what is scheduled from now on is not for it */
+    return stopping < 0 ? -1 : 0;
+  if (give_way(run) < 0 || poll_io(run, 0.0) < 0)
+    return -1;
+  return SLOT(run->driver, vs.driver.records) != Py_None;
+}
+
+/* Runs what is ready: what was added before there were records, if there are. */
+static int run_handles(vs_run_t *run) {
+  Py_ssize_t n = run->ready->size;
+  int left = run->stride, r;
+  PyObject *handle;
+
+  for (; n > 0; n--) {
+    handle = vs_queue_pop(run->ready);
+    if (handle == NULL)
+      break; /* a nested run has run them */
+    if (vs_handle_run(run->loop, handle) < 0)
+      return -1;
+    if (--left > 0)
+      continue;
+    r = look_between(run);
+    if (r < 0)
+      return -1;
+    if (r > 0)
+      n = run->ready->size + 1;
+    left = run->stride;
+  }
+  return 0;
 }
 
 /* The debug mode may have been switched on in this turn: for these it holds. */
@@ -158,7 +194,8 @@ static int turn(vs_run_t *run) {
     timeout = 0.0;
   else if (run->timers->size > 0 && sleep_time(run, &timeout) < 0)
     return -1;
-  looks = timeout != 0.0 || vs_clock() - run->polled > POLL_EVERY;
+  run->looked = timeout != 0.0 ? 0.0 : vs_clock();
+  looks = timeout != 0.0 || run->looked - run->polled > POLL_EVERY;
   if (looks && timeout == 0.0 && give_way(run) < 0)
     return -1;
   if (looks && SLOT(run->driver, vs.driver.records) == Py_None && poll_io(run, timeout) < 0)
@@ -213,6 +250,7 @@ static int prepare(vs_run_t *run, PyObject *self) {
   run->ready = (vs_queue_t *) Py_NewRef(ready);
   run->due = (vs_queue_t *) Py_NewRef(due);
   run->timers = (vs_timers_t *) Py_NewRef(timers);
+  run->stride = 1;
   run->polled = run->waited = 0.0; /* the first turn looks for I/O, whatever is ready */
   return 1;
 }

@@ -26,10 +26,10 @@ from ..spawning import is_eager, new_task, start_eagerly
 from . import debug, fork, nesting
 from . import executor as executors
 from .asyncgens import AsyncGenerators
-from .gil import GIVE_WAY_EVERY, give_way
 from .handles import Handle, ThreadSafeHandle, TimerHandle, trace, unqueued
 from .signals import Signals
 from .timers import Timers
+from .turn import Looks
 
 if TYPE_CHECKING:
     from .datagram import DatagramTransport
@@ -42,12 +42,6 @@ if TYPE_CHECKING:
         AnyCoroutine = Coroutine[Any, Any, Any] | Generator[Any, None, Any]
 
 Ts = TypeVarTuple("Ts")
-
-_monotonic = time.monotonic
-vl_loop_run = lib.vl_loop_run
-
-# While callbacks keep the loop busy it looks for I/O this often (seconds), not every turn.
-_POLL_EVERY = 25e-6
 
 # The longest sleep (seconds), as asyncio's MAXIMUM_SELECT_TIMEOUT: far beyond it libuv's
 # arithmetic would overflow.
@@ -138,12 +132,11 @@ class Core(asyncio.AbstractEventLoop):
     def _run_until_stopped(self) -> None:
         """Turn after turn. One long function: what it costs, every message of a server pays."""
         driver = self._driver
-        pointer = driver.pointer
+        looks = Looks(self)
         ready = self._ready
         due = self._due
         timers = self._timers
         targets = driver.targets
-        polled = waited = 0.0  # the first turn looks for I/O, whatever is ready
         while True:
             if ready or due or self._stopping:
                 timeout = 0.0
@@ -151,35 +144,32 @@ class Core(asyncio.AbstractEventLoop):
                 timeout = self._sleep_time()
             else:
                 timeout = -1.0
-            # Are there still records, an exception cut the last turn short: they come first.
-            if driver.records is None and (timeout != 0.0 or _monotonic() - polled > _POLL_EVERY):
-                n = vl_loop_run(pointer, timeout, driver.taken)
-                if n:
-                    driver.take(n)
-                polled = _monotonic()
-                if timeout != 0.0:
-                    waited = polled
-                elif polled - waited > GIVE_WAY_EVERY:
-                    give_way()
-                    polled = waited = _monotonic()
+            looks.at_start(timeout)
             if timers.heap:
                 timers.pop_due(self.time(), due)
             if self._debug:
                 debug.run_all(self)
             else:
-                if ready:
-                    for _ in range(len(ready)):
+                n = len(ready)
+                left = looks.stride
+                while n:
+                    n -= 1
+                    try:
+                        handle = ready.popleft()
+                    except IndexError:
+                        break  # a nested run has run them
+                    if not handle._cancelled:
                         try:
-                            handle = ready.popleft()
-                        except IndexError:
-                            break  # a nested run has run them
-                        if not handle._cancelled:
-                            try:
-                                handle._context.run(handle._callback, *handle._args)
-                            except (SystemExit, KeyboardInterrupt):
-                                raise
-                            except BaseException as exc:
-                                self._callback_failed(handle, exc)
+                            handle._context.run(handle._callback, *handle._args)
+                        except (SystemExit, KeyboardInterrupt):
+                            raise
+                        except BaseException as exc:
+                            self._callback_failed(handle, exc)
+                    left -= 1
+                    if not left:
+                        if looks.between():
+                            n = len(ready)  # what was added before the records came
+                        left = looks.stride
                 if driver.records is not None:
                     for kind, ident, a, b in driver.records:
                         target = targets.get(ident)
@@ -213,7 +203,7 @@ class Core(asyncio.AbstractEventLoop):
         """Poll ahead of the turn (testing.py). -> whether there is something to do now."""
         driver = self._driver
         if driver.records is None:
-            n = vl_loop_run(driver.pointer, seconds, driver.taken)
+            n = lib.vl_loop_run(driver.pointer, seconds, driver.taken)
             if n:
                 driver.take(n)
         return driver.records is not None or bool(self._ready)

@@ -12,11 +12,7 @@
 
 /* Registrations that failed for want of memory, or of the user's epoll quota. libuv believes in them,
  * so they are tried again and again while it waits. Any thread may have one, they are few and rare. */
-enum {
-  RETRY_AFTER = 50,        /* milliseconds */
-  TURN_BYTES = 256 * 1024, /* what reads are to bring in a turn, about */
-  MAX_EVENTS = 1024,       /* as many as libuv asks for */
-};
+enum { RETRY_AFTER = 50 }; /* milliseconds */
 
 static struct failed {
   int epoll_fd, fd;
@@ -100,16 +96,8 @@ _Thread_local int vl_port_poll_errno;
  * counts in whole milliseconds. */
 _Thread_local uint64_t vl_port_deadline;
 
-/* How many events the next poll may bring. What its reads will bring should fit into the caches and
- * into the slab: else large messages are copied from main memory, some are cut where the slab ends, and
- * all who got no room are reported again in the next turn. The kernel begins where it left off. */
-static _Thread_local int most_events = MAX_EVENTS;
-
-void vl_port_limit_events(size_t bytes, int records) {
-  size_t most = bytes == 0 ? MAX_EVENTS : TURN_BYTES * (size_t) records / bytes;
-
-  most_events = most < 1 ? 1 : most > MAX_EVENTS ? MAX_EVENTS : (int) most;
-}
+/* How many events the poll may bring, see event.c. */
+_Thread_local int vl_port_most_events = EVENTS_MAX;
 
 /* Linux 5.11 has a call for that; sandboxes may refuse what they do not know. */
 #ifdef SYS_epoll_pwait2
@@ -139,8 +127,8 @@ static int wait_for(int epoll_fd, struct epoll_event *events, int max, int timeo
                     const sigset_t *mask) {
   int n;
 
-  if (max > most_events)
-    max = most_events;
+  if (max > vl_port_most_events)
+    max = vl_port_most_events;
   if (timeout > 0 && vl_port_deadline != 0) {
     n = wait_until(vl_port_deadline, epoll_fd, events, max, timeout, mask);
   } else {
@@ -202,7 +190,7 @@ int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event) {
 #else
 _Thread_local int vl_port_poll_errno;
 _Thread_local uint64_t vl_port_deadline;
+_Thread_local int vl_port_most_events;
 void vl_port_forget_epoll(int epoll_fd) { (void) epoll_fd; }
 void vl_port_epoll_forked(void) {}
-void vl_port_limit_events(size_t bytes, int records) { (void) bytes, (void) records; }
 #endif

@@ -45,3 +45,19 @@ int64_t *vl_loop_ring(vl_loop_t *loop) { return loop->ring; }
 int vl_loop_ring_capacity(vl_loop_t *loop) { return loop->ring_cap; }
 char *vl_loop_slab(vl_loop_t *loop) { return loop->slab; }
 size_t vl_loop_slab_size(vl_loop_t *loop) { (void) loop; return SLAB_SIZE; }
+
+/* What the reads of a poll bring should fit into the caches and into the slab: else large messages are
+ * copied from main memory, some are cut where the slab ends, and all who got no room are reported again.
+ * So if those of the last run were large, the next poll brings fewer events; the kernel goes on from
+ * there in the one after it. */
+int vl_most_events(const vl_loop_t *loop) {
+  size_t most = 2 * (size_t) loop->most_events, fitting = most;
+
+  if (loop->ring_len == 0)
+    return loop->most_events;
+  if (loop->slab_used != 0)
+    fitting = TURN_BYTES * (size_t) loop->ring_len / loop->slab_used;
+  if (most > fitting)
+    most = fitting;
+  return most < 1 ? 1 : most > EVENTS_MAX ? EVENTS_MAX : (int) most;
+}

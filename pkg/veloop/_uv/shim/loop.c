@@ -68,7 +68,7 @@ int vl_loop_run(vl_loop_t *loop, double timeout, int64_t taken) {
   if (!loop->starved)
     loop->round++;
   loop->starved = 0;
-  vl_port_limit_events(loop->slab_used, loop->ring_len); /* as the last run was */
+  vl_port_most_events = loop->most_events = vl_most_events(loop);
   loop->ring_len = 0;
   loop->slab_used = 0;
   vl_port_poll_errno = 0;
@@ -174,6 +174,7 @@ vl_loop_t *vl_loop_new(int *status) {
   if (loop == NULL)
     return NULL;
   loop->next_id = 1;
+  loop->most_events = EVENTS_MAX;
   loop->slab = malloc(SLAB_SIZE);
   if (loop->slab == NULL || vl_ring_grow(loop) != 0)
     goto no_loop;

@@ -6,7 +6,7 @@
  *   descriptor then just never becomes ready, which is what asyncio's selector gives. If the
  *   kernel is only short of memory the registration is tried again, in epoll_pwait.
  * epoll_pwait: fails, where libuv would abort, if the epoll itself was closed; and ends in time for
- *   our timers, not up to a millisecond later (epoll.c).
+ *   our timers, not up to a millisecond later (epoll.c); and may bring fewer events (event.c).
  * syscall: (1) close of a descriptor that is only borrowed (tcp.c) is skipped; (2) the
  *   io_uring that libuv would set up for epoll_ctl is refused: sandboxes kill processes for
  *   it, it costs every new loop a mapping, and its failures abort as above.

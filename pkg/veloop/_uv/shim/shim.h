@@ -50,6 +50,7 @@ struct vl_loop {
   int ring_len, ring_cap;
   char *slab;
   size_t slab_used;
+  int most_events; /* that the last poll could bring */
   vl_handle_t **polls; /* by descriptor */
   int npolls;
   vl_handle_t *oldest, *newest; /* polls that rest, see poll.c */
@@ -65,6 +66,8 @@ enum {
   SLAB_SIZE = 512 * 1024,
   READ_MAX = 256 * 1024,        /* as much as asyncio's own transports take at once */
   READ_MIN = 32 * 1024,         /* with less left, reading waits for the next turn */
+  TURN_BYTES = 256 * 1024,      /* what reads are to bring in a turn, about */
+  EVENTS_MAX = 1024,            /* of a poll: as many as libuv asks for */
   SLAB_READS = SLAB_SIZE - 32 * 1024, /* what reads may use: accepting must not wait for them */
 };
 
@@ -129,6 +132,8 @@ void vl_emit(vl_loop_t *loop, int kind, int64_t id, int64_t a, int64_t b);
  * -> offset. */
 char *vl_slab_room(vl_loop_t *loop, size_t end, size_t least);
 int64_t vl_slab_commit(vl_loop_t *loop, size_t size);
+/* How many events the next poll may bring, by what the last one brought. */
+int vl_most_events(const vl_loop_t *loop);
 
 vl_handle_t *vl_handle_alloc(vl_loop_t *loop, uv_handle_type type);
 /* A watch of fd for the shim itself, not started yet. -> a status. */
@@ -161,11 +166,10 @@ extern unsigned int vl_port_pool_threads;
 void vl_port_forked(void);
 void vl_port_epoll_forked(void);
 void vl_port_forget_epoll(int epoll_fd);
-/* Before a poll: what the reads of the one before brought. */
-void vl_port_limit_events(size_t bytes, int records);
 extern _Thread_local int vl_port_keeps_trial;
 extern _Thread_local int vl_port_poll_errno;
 extern _Thread_local uint64_t vl_port_deadline;
+extern _Thread_local int vl_port_most_events;
 enum { VL_IDLE = INT_MAX }; /* what a sleeper that is not needed is set to, milliseconds */
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);

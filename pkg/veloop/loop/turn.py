@@ -1,0 +1,79 @@
+"""When a turn looks for I/O, and when at the clock.
+
+A poll costs more than a callback. So while callbacks keep the loop busy it is left out until
+_POLL_EVERY went by; and where callbacks take longer than that, there is one between two of them.
+The clock costs something, too: it is read after so many callbacks as take about half of that time.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .._uv import lib
+from .gil import GIVE_WAY_EVERY, give_way
+
+if TYPE_CHECKING:
+    from .core import Core
+
+_monotonic = time.monotonic
+vl_loop_run = lib.vl_loop_run
+
+# While callbacks keep the loop busy it looks for I/O this often (seconds), not every turn.
+_POLL_EVERY = 25e-6
+_STRIDE_MAX = 32
+
+
+class Looks:
+    """Of one run of the loop."""
+
+    __slots__ = ("_driver", "_loop", "_looked", "_pointer", "_polled", "_waited", "stride")
+
+    def __init__(self, loop: Core) -> None:
+        self._loop = loop
+        self._driver = loop._driver
+        self._pointer = loop._driver.pointer
+        self._polled = self._waited = 0.0  # the first turn looks for I/O, whatever is ready
+        self._looked = 0.0  # at the clock
+        self.stride = 1  # callbacks between two looks at the clock
+
+    def at_start(self, timeout: float) -> None:
+        """The poll of a turn, if it is time for one or there is nothing else to do."""
+        # Are there still records, an exception cut the last turn short: they come first.
+        if timeout != 0.0:
+            if self._driver.records is None:
+                self._poll(timeout)
+                self._waited = self._polled
+        else:
+            self._looked = now = _monotonic()
+            if now - self._polled > _POLL_EVERY and self._driver.records is None:
+                self._poll_busy()
+
+    def between(self) -> bool:
+        """Poll between two callbacks of a turn, if it is time. -> are there records now?"""
+        if self._driver.records is not None:
+            return False
+        now = _monotonic()
+        took = now - self._looked
+        self._looked = now
+        if took > _POLL_EVERY and self.stride > 1:
+            self.stride //= 2
+        elif took < _POLL_EVERY / 4 and self.stride < _STRIDE_MAX:
+            self.stride *= 2
+        # What is scheduled from now on is not for the last turn.
+        if now - self._polled <= _POLL_EVERY or self._loop._stopping:
+            return False
+        self._poll_busy()
+        return self._driver.records is not None
+
+    def _poll(self, timeout: float) -> None:
+        n = vl_loop_run(self._pointer, timeout, self._driver.taken)
+        if n:
+            self._driver.take(n)
+        self._polled = self._looked = _monotonic()
+
+    def _poll_busy(self) -> None:
+        self._poll(0.0)
+        if self._polled - self._waited > GIVE_WAY_EVERY:
+            give_way()
+            self._polled = self._waited = self._looked = _monotonic()

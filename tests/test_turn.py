@@ -1,0 +1,89 @@
+"""I/O while callbacks keep the loop busy: when it is found, and what runs before it."""
+
+import socket
+import time
+
+import pytest
+
+from helpers import RecordingProtocol, run_until
+
+CALLBACKS = 40  # more than any loop runs without a look at the clock
+LONG = 50e-6  # seconds that each takes: longer than a busy loop waits until it looks for I/O
+
+
+def spin():
+    end = time.perf_counter() + LONG
+    while time.perf_counter() < end:
+        pass
+
+
+class Telling(RecordingProtocol):
+    """Calls `tell` for each piece of data, with its size."""
+
+    def data_received(self, data):
+        super().data_received(data)
+        self.tell(len(data))
+
+
+def busy_turn(loop, connections, then=lambda: None):
+    """A turn in which data comes, and whose callbacks take long and add others. -> what runs."""
+    order = []
+    ((protocol, peer),) = connections(1, lambda: Telling(loop))
+    protocol.tell = lambda size: order.append("data")
+
+    def first():
+        peer.sendall(b"x")
+        order.append("first")
+        then()
+
+    def old(number):
+        spin()
+        order.append(number)
+        loop.call_soon(order.append, f"of {number}")
+
+    loop.call_soon(first)
+    for number in range(CALLBACKS):
+        loop.call_soon(old, number)
+    return order
+
+
+OLD = list(range(CALLBACKS))
+ADDED = [f"of {number}" for number in OLD]
+
+
+def test_what_was_ready_before_data_came_runs_before_it(loop, connections):
+    order = busy_turn(loop, connections)
+    run_until(loop, lambda: "data" in order and ADDED[-1] in order)
+    assert order[: CALLBACKS + 1] == ["first", *OLD]
+    order.remove("data")
+    assert order[CALLBACKS + 1 :] == ADDED
+
+
+@pytest.mark.veloop_only("asyncio looks for I/O once in a turn, however long it takes")
+def test_data_that_came_in_a_long_turn_does_not_wait_for_all_of_the_next(loop, connections):
+    order = busy_turn(loop, connections)
+    run_until(loop, lambda: "data" in order and ADDED[-1] in order)
+    assert order.index("data") < order.index(ADDED[-1])
+
+
+def test_data_that_comes_in_the_last_turn_does_not_prolong_it(loop, connections):
+    order = busy_turn(loop, connections, loop.stop)
+    loop.run_forever()
+    assert order == ["first", *OLD]
+    run_until(loop, lambda: "data" in order and ADDED[-1] in order)
+
+
+def test_large_messages_come_in_one_piece_though_many_come_at_once(loop, connections):
+    size = 100 * 1024
+    pieces = []
+    pairs = connections(20, lambda: Telling(loop))
+    for number, (protocol, peer) in enumerate(pairs):
+        protocol.tell = lambda size, number=number: pieces.append((number, size))
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * size)
+    for _ in range(5):
+        pieces.clear()
+        for _, peer in pairs:
+            peer.sendall(bytes(size))
+        run_until(loop, lambda: sum(size for _, size in pieces) == len(pairs) * size)
+    # The first ones may be cut: nobody knew that they would be large.
+    assert sorted(pieces) == [(number, size) for number in range(len(pairs))]
