@@ -64,10 +64,11 @@ static int serve(vs_run_t *run, PyObject *target, const int64_t *record) {
   if (record[2] >= 0 && PyMethod_Check(target)) {
     function = PyMethod_GET_FUNCTION(target);
     transport = PyMethod_GET_SELF(target);
-    if (record[0] == VL_READ && record[2] > 0 && function == vs.on_event &&
+    if (record[0] == VL_READ && function == vs.on_event &&
         vs_stream_listens(transport, SLOT(run->driver, vs.driver.slab)))
-      return vs_stream_deliver(transport, vs.table->slab(run->uv) + record[3],
-                               (Py_ssize_t) record[2]);
+      return record[2] == 0 ? vs_stream_receive(transport)
+                            : vs_stream_deliver(transport, vs.table->slab(run->uv) + record[3],
+                                                (Py_ssize_t) record[2]);
     if (record[0] == VL_DATAGRAM && function == vs.on_datagram && vs_datagram_listens(transport))
       return vs_datagram_deliver(transport, vs.table->slab(run->uv) + record[3],
                                  (Py_ssize_t) record[2]);

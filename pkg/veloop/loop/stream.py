@@ -188,7 +188,7 @@ class StreamTransport(Transport):
                     raise
                 except BaseException as exc:
                     self._protocol_failed(exc, "data_received")
-            else:
+            elif a:  # else only an announcement, to the accelerator: it comes in the next turn
                 self._on_held(a, bytes(self._slab[b : b + a]) if a > 0 else b"")
         elif kind == VL_WRITE:
             self._on_written(a)

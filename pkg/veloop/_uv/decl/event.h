@@ -2,6 +2,7 @@
  *
  *   kind            id         a                       b
  *   VL_READ         stream     bytes read, or status   offset of the bytes in the slab
+ *                              (0: there is something to read, see vl_stream_announce)
  *   VL_WRITE        stream,    status                  -
  *                   udp
  *   VL_CONNECT      stream     status                  -

@@ -17,7 +17,29 @@ _Thread_local const vl_spawn_t *vl_port_spawn;
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
+
+/* Mostly of sockets. The parentheses: faults.h has had its turn in libuv's file. */
+ssize_t vl_port_receive(int fd, void *data, size_t size) {
+  ssize_t r = recv(fd, data, size, MSG_DONTWAIT);
+
+  return r == -1 && errno == ENOTSOCK ? (read)(fd, data, size) : r;
+}
+
+ssize_t vl_port_write(int fd, const void *data, size_t size) {
+  ssize_t r = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+  return r == -1 && errno == ENOTSOCK ? (write)(fd, data, size) : r;
+}
+
+ssize_t vl_port_writev(int fd, const struct iovec *pieces, int count) {
+  struct msghdr message = {.msg_iov = (struct iovec *) pieces, .msg_iovlen = (size_t) count};
+  ssize_t r = (sendmsg)(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+  return r == -1 && errno == ENOTSOCK ? (writev)(fd, pieces, count) : r;
+}
 
 int vl_port_refuses(long number, long argument) {
   if (number == SYS_close)

@@ -91,6 +91,7 @@ struct vl_handle {
   int rests;     /* poll: everything was told; since which run, and the neighbours in the list */
   int64_t rests_since;
   vl_handle_t *older, *newer;
+  int announces; /* stream: its next read; -1: never, it is no socket */
   int shutting;  /* stream: half-close when the queue is empty */
   int64_t round; /* stream and udp: in which it was read last */
   int failures;  /* listener: of accept, one after the other */

@@ -3,8 +3,6 @@
 
 #ifdef __linux__
 #include <sys/socket.h>
-#include <sys/uio.h>
-#include <unistd.h>
 #endif
 
 enum {
@@ -25,7 +23,11 @@ static void on_alloc(uv_handle_t *uv, size_t suggested, uv_buf_t *buf) {
   size_t left = 0;
 
   (void) suggested;
-  if (handle->round != loop->round) {
+  if (handle->announces == 1 && handle->round != loop->round) {
+    handle->announces = 0;
+    handle->round = loop->round;
+    vl_emit(loop, VL_READ, handle->id, 0, 0);
+  } else if (handle->round != loop->round) {
     room = vl_slab_room(loop, SLAB_READS, READ_MIN);
     if (room == NULL)
       loop->starved = 1;
@@ -59,6 +61,33 @@ int vl_stream_read_start(vl_handle_t *handle) {
 int vl_stream_read_stop(vl_handle_t *handle) {
   VL_GUARD(handle->loop);
   return uv_read_stop(&handle->uv.stream);
+}
+
+/* Where a large message is likely, the accelerator wants it in the object that the protocol gets,
+ * for the copy from the slab costs as much as anything else. So the next read is only announced. If
+ * nobody makes use of that, the one after it goes into the slab as ever. */
+void vl_stream_announce(vl_handle_t *handle) {
+#ifdef __linux__
+  if (handle->announces == 0)
+    handle->announces = 1;
+#else
+  (void) handle;
+#endif
+}
+
+/* The end of the stream and errors are left to libuv, which comes across them next. */
+int64_t vl_stream_receive(vl_handle_t *handle, char *data, size_t size) {
+  VL_GUARD(handle->loop);
+#ifdef __linux__
+  ssize_t n = recv(vl_handle_fileno_unguarded(handle), data, size, MSG_DONTWAIT);
+
+  if (n < 0 && errno == ENOTSOCK)
+    handle->announces = -1; /* a pipe: a read of it might wait */
+  return n < 0 ? 0 : n;
+#else
+  (void) data, (void) size;
+  return 0;
+#endif
 }
 
 /* ---------------------------------------------------------------------------------- writing */
@@ -269,27 +298,3 @@ int vl_stream_shutdown(vl_handle_t *handle) {
   handle->shutting = 1;
   return 0;
 }
-
-/* ------------------------------------------- what libuv's stream.c calls instead, see port.h */
-
-#ifdef __linux__
-/* Mostly of sockets. The parentheses: faults.h has had its turn in libuv's file. */
-ssize_t vl_port_receive(int fd, void *data, size_t size) {
-  ssize_t r = recv(fd, data, size, MSG_DONTWAIT);
-
-  return r == -1 && errno == ENOTSOCK ? (read)(fd, data, size) : r;
-}
-
-ssize_t vl_port_write(int fd, const void *data, size_t size) {
-  ssize_t r = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-  return r == -1 && errno == ENOTSOCK ? (write)(fd, data, size) : r;
-}
-
-ssize_t vl_port_writev(int fd, const struct iovec *pieces, int count) {
-  struct msghdr message = {.msg_iov = (struct iovec *) pieces, .msg_iovlen = (size_t) count};
-  ssize_t r = (sendmsg)(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-  return r == -1 && errno == ENOTSOCK ? (writev)(fd, pieces, count) : r;
-}
-#endif

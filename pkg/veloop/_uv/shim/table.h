@@ -8,7 +8,7 @@
 
 #include "../decl/types.h"
 
-enum { VL_TABLE_VERSION = 3 };
+enum { VL_TABLE_VERSION = 4 };
 
 typedef struct vl_table {
   int64_t size; /* of this struct */
@@ -22,6 +22,8 @@ typedef struct vl_table {
   int (*loop_may_wait)(vl_loop_t *loop);
   int (*write_may_wait)(vl_handle_t *handle);
   int64_t (*send)(vl_handle_t *handle, const char *data, size_t size, const char *address);
+  void (*announce)(vl_handle_t *handle);
+  int64_t (*receive)(vl_handle_t *handle, char *data, size_t size);
 } vl_table_t;
 
 #endif
