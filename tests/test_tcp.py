@@ -423,8 +423,8 @@ def test_loop_closed_while_connecting(new_loop):
     # No descriptor, no handle is left: conftest looks.
     loop = new_loop()
     with refusing_address() as where:
+        loop.call_soon(loop.stop)  # first: nothing is looked for in what is the last turn then
         task = loop.create_task(connect(loop, *where))
-        loop.call_soon(loop.stop)
         loop.run_forever()
         task._log_destroy_pending = False
         loop.close()

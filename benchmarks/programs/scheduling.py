@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from programs import Aio, Program, check
+from programs import Aio, Program, Wrong, check
 
 BATCH = 1000  # callbacks or timers at a time
 THREAD_BATCH = 100
@@ -123,7 +123,8 @@ async def getaddrinfo(aio: Aio, n: int, host: str) -> None:
     loop = aio.get_running_loop()
     for _ in range(n):
         found = await loop.getaddrinfo(host, 80, type=socket.SOCK_STREAM, family=socket.AF_INET)
-        check(found[0][4] == ("127.0.0.1", 80), f"{host} is not {found}")
+        if found[0][4] != ("127.0.0.1", 80):
+            raise Wrong(f"{host} is not {found}")
 
 
 async def getaddrinfo_numeric(aio: Aio, n: int) -> None:

@@ -33,6 +33,7 @@ from asyncio import (
     iscoroutinefunction,
 )
 from functools import partial as _partial
+from importlib import import_module as _import_module
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +56,6 @@ from .futures import (
     future_discard_from_awaited_by,
     isfuture,
     wrap_future,
-)
-from .graph import (
-    FrameCallGraphEntry,
-    FutureCallGraph,
-    capture_call_graph,
-    format_call_graph,
-    print_call_graph,
 )
 from .locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
 from .loop import EventLoop, new_event_loop
@@ -100,6 +94,13 @@ from .threads import to_thread
 from .timeouts import Timeout, timeout, timeout_at, wait_for
 
 if TYPE_CHECKING:
+    from .graph import (
+        FrameCallGraphEntry,
+        FutureCallGraph,
+        capture_call_graph,
+        format_call_graph,
+        print_call_graph,
+    )
     from .policies import EventLoopPolicy as EventLoopPolicy
     from .policies import install as install
 
@@ -208,16 +209,31 @@ _POLICIES = ("EventLoopPolicy", "install") if sys.version_info < (3, 16) else ()
 __all__ += sorted({*_POLICIES, *_asyncio.__all__}.difference(__all__))
 
 
-# A module of ours stands where programs expect asyncio's of that name: it also has what else is
-# there, `asyncio.tasks._current_tasks` or `asyncio.events.Handle`.
+# Its dataclasses take longer to make than everything else here, and few programs want them.
+_GRAPH = (
+    *("FrameCallGraphEntry", "FutureCallGraph"),
+    *("capture_call_graph", "format_call_graph", "print_call_graph"),
+)
+
+
+def _stand_in(name: str, module: Any) -> None:
+    """A module of ours that stands where programs expect asyncio's of that name also has what else
+    is there: `asyncio.tasks._current_tasks` or `asyncio.events.Handle`."""
+    stock = getattr(_asyncio, name, None)
+    if isinstance(stock, _ModuleType) and stock.__name__ == f"asyncio.{name}":
+        module.__getattr__ = _partial(getattr, stock)
+
+
 for _name, _module in list(globals().items()):
-    _stock = getattr(_asyncio, _name, None)
-    if isinstance(_stock, _ModuleType) and _stock.__name__ == f"asyncio.{_name}":
-        _module.__getattr__ = _partial(getattr, _stock)
-del _name, _module, _stock
+    _stand_in(_name, _module)
+del _name, _module
 
 
 def __getattr__(name: str) -> Any:
+    if name == "graph" or name in _GRAPH:
+        graph = _import_module("veloop.graph")
+        _stand_in("graph", graph)
+        return graph if name == "graph" else getattr(graph, name)
     if name in _POLICIES:
         from . import policies
 

@@ -18,6 +18,14 @@ static int take_context(PyObject *const *args, Py_ssize_t nargs, PyObject *names
   return 1;
 }
 
+/* Does this thread run the loop? */
+static int is_own_thread(PyObject *self) {
+  PyObject *thread = SLOT(self, vs.core.thread_id);
+
+  return thread != NULL && PyLong_Check(thread) &&
+         PyLong_AsUnsignedLongMask(thread) == PyThread_get_thread_ident();
+}
+
 static PyObject *schedule(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *context) {
   PyObject *handle = vs_handle_new(args[0], args + 1, nargs - 1, self, context);
@@ -71,7 +79,8 @@ PyObject *vs_call_soon_threadsafe(PyObject *self, PyObject *const *args,
   /* The driver frees the loop: it must outlive the making of the handle. */
   Py_INCREF(driver);
   handle = schedule(self, args, nargs, context);
-  if (handle != NULL)
+  /* In the loop's own thread the loop is awake, and looks at its queue before it sleeps (turn.c). */
+  if (handle != NULL && !is_own_thread(self))
     vs.table->wakeup(loop);
   Py_DECREF(driver);
   return handle;
@@ -153,12 +162,7 @@ PyObject *vs_call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 
 /* Any thread may cancel, but only the loop's own may rebuild the heap under the loop. */
 static int may_rebuild(PyObject *self) {
-  PyObject *thread = SLOT(self, vs.core.thread_id);
-
-  if (thread == Py_None)
-    return 1;
-  return thread != NULL && PyLong_Check(thread) &&
-         PyLong_AsUnsignedLongMask(thread) == PyThread_get_thread_ident();
+  return SLOT(self, vs.core.thread_id) == Py_None || is_own_thread(self);
 }
 
 PyObject *vs_timer_handle_cancelled(PyObject *self, PyObject *timer) {

@@ -194,6 +194,8 @@ static int turn(vs_run_t *run) {
     timeout = 0.0;
   else if (run->timers->size > 0 && sleep_time(run, &timeout) < 0)
     return -1;
+  if (run->ready->size > 0) /* a signal's handler, that ran in a method of the program's */
+    timeout = 0.0;
   run->looked = timeout != 0.0 ? 0.0 : vs_clock();
   looks = timeout != 0.0 || run->looked - run->polled > POLL_EVERY;
   if (looks && timeout == 0.0 && give_way(run) < 0)

@@ -10,8 +10,16 @@ from typing import Any
 # On the BSDs and macOS the first byte is the length and the second the family.
 _HAS_LENGTH = sys.platform.startswith(("darwin", "freebsd", "netbsd", "openbsd", "dragonfly"))
 
+# Families are small numbers: one byte tells.
+_FAMILY_AT = 1 if _HAS_LENGTH or sys.byteorder == "big" else 0
+
+_INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
+
 _IN = struct.Struct("=2s2s4s8x")
 _IN6 = struct.Struct("=2s2s4s16sI")
+_read_in = struct.Struct("!2xH4s").unpack_from
+_read_in6 = struct.Struct("!2xHI16s").unpack_from
+_read_scope = struct.Struct("=24xI").unpack_from
 
 
 def _family_bytes(af: int, size: int) -> bytes:
@@ -42,21 +50,20 @@ def pack(af: int, address: tuple[Any, ...]) -> bytes:
 
 def family(raw: bytes) -> int:
     """The AF_* of a sockaddr."""
-    return raw[1] if _HAS_LENGTH else int.from_bytes(raw[:2], sys.byteorder)
+    return raw[_FAMILY_AT]
 
 
 def unpack(raw: bytes) -> Any:
     """What socket.getsockname() gives for a sockaddr; None if there is none."""
     if len(raw) < 2:
         return None
-    af = family(raw)
-    if af == socket.AF_INET:
-        _, port, host = _IN.unpack_from(raw)
-        return socket.inet_ntop(af, host), int.from_bytes(port, "big")
-    if af == socket.AF_INET6:
-        _, port, flowinfo, host, scope = _IN6.unpack_from(raw)
-        port, flowinfo = int.from_bytes(port, "big"), int.from_bytes(flowinfo, "big")
-        return socket.inet_ntop(af, host), port, flowinfo, scope
+    af = raw[_FAMILY_AT]
+    if af == _INET:
+        port, host = _read_in(raw)
+        return socket.inet_ntop(af, host), port
+    if af == _INET6:
+        port, flowinfo, host = _read_in6(raw)
+        return socket.inet_ntop(af, host), port, flowinfo, *_read_scope(raw)
     return _unpack_unix(raw[2:])
 
 

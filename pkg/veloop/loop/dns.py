@@ -34,6 +34,9 @@ _KINDS: dict[int, int] = {int(each): each for each in socket.SocketKind}
 _MATTER = ~int(socket.AI_PASSIVE | socket.AI_NUMERICHOST | getattr(socket, "AI_NUMERICSERV", 0))
 
 
+_ANSWER = ffi.typeof("vl_dns_t *")
+
+
 class Request:
     """One request in the thread pool, and the future that waits for its answer."""
 
@@ -56,7 +59,7 @@ class Request:
 
     def on_event(self, kind: int, status: int, pointer: int) -> None:
         del self.loop._driver.targets[self.ident]
-        answer = ffi.cast("vl_dns_t *", pointer)
+        answer = ffi.cast(_ANSWER, pointer)
         try:
             if self.future.done():
                 return  # cancelled meanwhile
@@ -218,6 +221,8 @@ async def resolve(
 
 def _known_addrinfo(host: str, port: Any, family: int, type: int, proto: int) -> AddrInfo | None:
     """_known_address(), as socket.getaddrinfo() has it; None where only that can tell."""
+    if ":" not in host and not host[-1:].isdigit():
+        return None  # a name
     if port.__class__ is not int or not 0 <= port <= 0xFFFF:
         return None
     info = _known_address(host, port, family, type, proto)
@@ -249,7 +254,7 @@ def _known_address(
     if not isinstance(host, str) or "%" in host:
         return None
     af = _INET6 if ":" in host else _INET
-    if family not in (_UNSPECIFIED, af):
+    if family not in (_UNSPECIFIED, af) or (af == _INET and not host[-1:].isdigit()):
         return None
     try:
         socket.inet_pton(af, host)
