@@ -363,3 +363,21 @@ def test_foreign_thread_scheduling_is_refused_in_debug_mode(loop, schedule):
 
     loop.set_debug(True)
     run(loop, main())
+
+
+def test_callback_scheduled_while_the_loop_makes_up_its_mind_to_sleep(loop):
+    # A signal's handler may do that, wherever Python code runs: in a clock of the program's, say.
+    far = loop.call_later(PATIENCE, loop.stop)
+    real, pending = loop.time, [loop.stop]
+
+    def now():
+        if pending:
+            loop.call_soon_threadsafe(pending.pop())
+        return real()
+
+    loop.time = now
+    began = real()
+    loop.run_forever()
+    assert real() - began < PATIENCE / 2
+    far.cancel()
+    del loop.time
