@@ -24,7 +24,7 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups", "threads"]
 STREAMS = ["stream_reader", "streams", "subprocess"]
 # debug is first because everybody logs through it.
 LOOP = """
-    handles arguments nesting debug fork timers wakeup poll signals dns sockets executor
+    handles arguments nesting debug fork heap timers wakeup poll signals dns sockets executor
     gil turn asyncgens core
     transport buffers stream datagram tls_state tls_flow tls_transport tls server
     tcp unix pipe udp sendfile
@@ -207,6 +207,7 @@ TESTED_AS = {
     "spawning": "tasks",
     "stream_reader": "streams",
     "loop.handles": "loop",
+    "loop.heap": "timers",
     "loop.transport": "stream",
     "loop.buffers": "stream",
     "_accelerate": "speedups",

@@ -7,25 +7,25 @@ at once; its entry goes when it comes to the top, or when such entries are the m
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from itertools import count
 
 from .handles import TimerHandle
+from .heap import heapify, heappop, heappush
 
 _COMPACT_FROM = 100  # below this many entries, cancelled ones are not worth looking for
 
 
 class Timers:
-    __slots__ = ("_cancelled", "_next", "heap")
+    __slots__ = ("_cancelled", "_order", "heap")
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, TimerHandle]] = []
-        self._next = count().__next__
+        self._order = 0  # of the last one
         self._cancelled = 0
 
     def add(self, timer: TimerHandle) -> None:
-        heapq.heappush(self.heap, (timer._when, self._next(), timer))
+        self._order = order = self._order + 1
+        heappush(self.heap, (timer._when, order, timer))
         timer._scheduled = True
 
     def cancelled(self, timer: TimerHandle) -> bool:
@@ -44,7 +44,7 @@ class Timers:
                 entry[2]._scheduled = False
             else:
                 live.append(entry)
-        heapq.heapify(live)
+        heapify(live)
         self.heap = live
         self._cancelled = 0
 
@@ -67,7 +67,7 @@ class Timers:
                 due.append(timer)
 
     def _pop(self) -> TimerHandle:
-        timer = heapq.heappop(self.heap)[2]
+        timer: TimerHandle = heappop(self.heap)[2]
         timer._scheduled = False
         if timer._cancelled:
             self._cancelled -= 1
