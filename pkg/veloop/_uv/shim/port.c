@@ -151,6 +151,14 @@ static void stdio_forked(void) {
   pthread_mutex_init(&stdio_lock, NULL);
   vacate();
 }
+
+int vl_port_copy_socket(int fd) {
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+
+  return copy < 0 ? uv_translate_sys_error(errno) : copy;
+}
+
+void vl_port_close_socket(int fd) { close(fd); }
 #else
 unsigned vl_port_occupy_stdio(void) { return 0; }
 void vl_port_vacate_stdio(unsigned occupied) { (void) occupied; }
@@ -165,6 +173,8 @@ int vl_port_copy_socket(int fd) {
                     WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
   return copy == INVALID_SOCKET ? uv_translate_sys_error(WSAGetLastError()) : (int) copy;
 }
+
+void vl_port_close_socket(int fd) { closesocket((SOCKET) fd); }
 #endif
 
 void vl_port_forked(void) {

@@ -175,9 +175,8 @@ enum { VL_IDLE = INT_MAX }; /* what a sleeper that is not needed is set to, mill
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
-#ifdef _WIN32
-int vl_port_copy_socket(int fd); /* -> another SOCKET for the same socket, or a status */
-#endif
+int vl_port_copy_socket(int fd); /* -> another descriptor (SOCKET) of it, or a status */
+void vl_port_close_socket(int fd);
 char **vl_environment(void);
 
 #endif

@@ -2,14 +2,12 @@
 #include "shim.h"
 
 #ifndef _WIN32
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #endif
 
-#ifdef _WIN32
 static int open_copy(vl_handle_t *handle, int fd) {
   int copy = vl_port_copy_socket(fd);
   int r;
@@ -18,22 +16,9 @@ static int open_copy(vl_handle_t *handle, int fd) {
     return copy;
   r = uv_tcp_open(&handle->uv.tcp, (uv_os_sock_t) copy);
   if (r != 0)
-    closesocket((SOCKET) copy);
+    vl_port_close_socket(copy);
   return r;
 }
-#else
-static int open_copy(vl_handle_t *handle, int fd) {
-  int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-  int r;
-
-  if (copy < 0)
-    return uv_translate_sys_error(errno);
-  r = uv_tcp_open(&handle->uv.tcp, copy);
-  if (r != 0)
-    close(copy);
-  return r;
-}
-#endif
 
 /* Adopts a socket of any stream family: libuv's TCP handle only reads, writes and closes it.
  * The number may still be known to libuv although its descriptor was closed behind its back:

@@ -4,7 +4,6 @@
 #include "shim.h"
 
 #ifndef _WIN32
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -43,7 +42,6 @@ static int open_alone(vl_handle_t *handle, int fd) {
 #endif
 }
 
-#ifdef _WIN32
 static int open_copy(vl_handle_t *handle, int fd) {
   int copy = vl_port_copy_socket(fd);
   int r;
@@ -52,22 +50,9 @@ static int open_copy(vl_handle_t *handle, int fd) {
     return copy;
   r = open_alone(handle, copy);
   if (r != 0)
-    closesocket((SOCKET) copy);
+    vl_port_close_socket(copy);
   return r;
 }
-#else
-static int open_copy(vl_handle_t *handle, int fd) {
-  int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-  int r;
-
-  if (copy < 0)
-    return uv_translate_sys_error(errno);
-  r = open_alone(handle, copy);
-  if (r != 0)
-    close(copy);
-  return r;
-}
-#endif
 
 int64_t vl_udp_open(vl_loop_t *loop, int fd, int borrowed, vl_handle_t **into) {
   vl_handle_t *handle;
