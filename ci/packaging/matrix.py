@@ -8,8 +8,10 @@ import argparse
 import re
 import subprocess
 import sys
+import threading
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -164,6 +166,7 @@ def main() -> int:
     add("--no-conformance", action="store_true")
     add("--modules", action="store_true", help="conformance of veloop's modules as well")
     add("--conformance-only", nargs="+", default=[], metavar="FILE", help="just test_events ...")
+    add("--jobs", type=int, default=1, metavar="N", help="interpreters at a time")
     add("--timeout", type=float, default=3600, help="seconds per step; default: %(default)s")
     arguments = sys.argv[1:]
     at = arguments.index("--") if "--" in arguments else len(arguments)
@@ -178,15 +181,15 @@ def main() -> int:
     columns += [] if options.no_conformance else ["conformance"]
     columns += ["modules"] if options.modules else []
     only = ["--only", *options.conformance_only] if options.conformance_only else []
-    rows = []
-    for python in pythons:
+    building = threading.Lock()
+
+    def fill(row: Row) -> None:
         began = time.monotonic()
-        BUILD.mkdir(parents=True, exist_ok=True)
-        log = BUILD / f"{python.name}.log"
+        log = BUILD / f"{row.python.name}.log"
         log.write_text("")
-        row = Row(python)
-        rows.append(row)
-        if inside := install(row, log):
+        with building:  # in the checkout, which has one folder for that
+            inside = install(row, log)
+        if inside:
             accelerator(row, inside, log)
             if "tests" in columns:
                 tests(row, inside, log, selection, options.timeout)
@@ -194,7 +197,12 @@ def main() -> int:
                 if each in columns:
                     conformance(row, inside, log, only, options.timeout, each == "modules")
         cells = ", ".join(f"{key} {value}" for key, value in row.cells.items())
-        print(f"{python.name}: {cells} ({time.monotonic() - began:.0f} s)", flush=True)
+        print(f"{row.python.name}: {cells} ({time.monotonic() - began:.0f} s)", flush=True)
+
+    BUILD.mkdir(parents=True, exist_ok=True)
+    rows = [Row(python) for python in pythons]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(fill, rows))
     print()
     print(*table(rows, columns), sep="\n")
     for row in rows:
