@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 
@@ -197,15 +198,12 @@ def test_connections_go_on_in_a_storm_of_signals(loop):
 def test_children_that_end_are_told_by_sigchld(loop):
     async def main():
         with handling(loop, signal.SIGCHLD) as calls:
-            arguments = os.P_NOWAIT, "/bin/sh", ["sh", "-c", "exit 0"], {}
-            pids = [os.spawnve(*arguments) for _ in range(10)]
+            children = [subprocess.Popen(["/bin/sh", "-c", "exit 0"]) for _ in range(10)]
             reaped = set()
-            while len(reaped) < len(pids):
+            while len(reaped) < len(children):
                 before = calls[signal.SIGCHLD]
-                for pid in set(pids) - reaped:
-                    if os.waitpid(pid, os.WNOHANG)[0]:
-                        reaped.add(pid)
-                if len(reaped) < len(pids):
+                reaped.update(child for child in children if child.poll() is not None)
+                if len(reaped) < len(children):
                     await beyond(calls, signal.SIGCHLD, before)
 
     run(loop, main())
