@@ -50,8 +50,9 @@ def run_until_complete(loop: Core, future: Any) -> Any:
         while not future.done():
             loop._stopping = False
             loop._run_until_stopped()
-            if loop._stopping is True:
-                stopped = True  # that is for the run outside
+            # True is for the run outside. Not an `if`: CPython 3.14 would jump back from behind it
+            # without the protection of this `try`, and a jump is where Ctrl-C comes.
+            stopped = stopped or loop._stopping is True
     finally:
         tasks._enter_task(loop, task)
         loop._current_handle = current_handle
