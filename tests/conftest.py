@@ -46,6 +46,11 @@ def pytest_configure(config):
     )
     config.addinivalue_line(
         "markers",
+        "stock_unless(condition, reason): where the condition holds stock asyncio, or what it is "
+        "made of, does otherwise; the asyncio half is skipped.",
+    )
+    config.addinivalue_line(
+        "markers",
         "module_since(version, reason): asyncio's own module behaves so only since that Python; "
         "veloop's does on every one, so only its half of the fixture aio runs before.",
     )
@@ -112,6 +117,10 @@ def loop_kind(request):
             version, reason = mark.args
             if sys.version_info[:3] < tuple(map(int, version.split("."))):
                 pytest.skip(f"stock asyncio only since {version}: {reason}")
+        for mark in request.node.iter_markers("stock_unless"):
+            condition, reason = mark.args
+            if condition:
+                pytest.skip(f"not on this Python's asyncio: {reason}")
         for mark in request.node.iter_markers("veloop_only"):
             pytest.skip(f"not on stock asyncio: {mark.args[0]}")
     else:

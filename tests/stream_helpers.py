@@ -50,6 +50,11 @@ class Line:
         self.loop = loop
         self.reader = aio.StreamReader(limit=limit, loop=loop)
         self.protocol = aio.StreamReaderProtocol(self.reader, loop=loop, **kwargs)
+        if aio is asyncio:
+            # Its protocol does that when it is collected, in whatever order with the future.
+            self.protocol._closed.add_done_callback(
+                lambda closed: closed.cancelled() or closed.exception()
+            )
         self.wire = Wire()
         self.protocol.connection_made(self.wire)
 

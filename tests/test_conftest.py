@@ -173,9 +173,17 @@ def test_marks_skip_only_the_stock_half(inner, loop_kind):
         @pytest.mark.stock_since("3.11", "long ago")
         def test_older(loop):
             pass
+
+        @pytest.mark.stock_unless(True, "always")
+        def test_faulty(loop):
+            pass
+
+        @pytest.mark.stock_unless(False, "never")
+        def test_sound(loop):
+            pass
     """)
     assert passed, output
-    assert ("1 passed, 2 skipped" if loop_kind == "asyncio" else "3 passed") in output
+    assert ("2 passed, 3 skipped" if loop_kind == "asyncio" else "5 passed") in output
 
 
 def test_missing_veloop_is_an_error_and_not_a_skip(tmp_path):

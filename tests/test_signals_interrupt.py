@@ -4,6 +4,7 @@ It must end at once, idle or busy, nothing may be lost, and it must never take a
 """
 
 import signal
+import sys
 
 import pytest
 
@@ -185,6 +186,11 @@ def test_run_forever_waiting_for_a_timer_raises_and_keeps_it(loop_kind):
     assert (code, stderr) == (0, "")
 
 
+@pytest.mark.stock_unless(
+    sys.version_info[:2] == (3, 14),
+    "3.14 jumps back to the next turn outside of the protection of `try`; run_forever() that is "
+    "interrupted there says that it is still running",
+)
 @pytest.mark.parametrize("attempt", range(5))
 def test_busy_run_forever_raises_and_keeps_what_is_queued(loop_kind, attempt):
     # It hits one of ten chains at most, in the middle of its step or just before it.
