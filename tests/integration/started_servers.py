@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from certificates import client_context
 from children import script_env
-from helpers import PATIENCE
+from helpers import PATIENCE, WINDOWS
 
 HERE = Path(__file__).parent
 # How many requests test_load makes; the acceptance run of README.md sets it to 20000.
@@ -39,6 +40,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, name="server output", daemon=True)
         self._reader.start()
@@ -66,10 +68,16 @@ class Server:
 
     def __exit__(self, *exc_info):
         if self._process.poll() is None:
-            self._process.kill()
+            self._kill()
         self._process.wait()
         self._reader.join()
         self._process.stdout.close()
+
+    def _kill(self):
+        if WINDOWS:
+            self._process.kill()
+        else:  # its workers as well, which have its output too
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     @property
     def output(self):
