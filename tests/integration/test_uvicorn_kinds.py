@@ -160,6 +160,13 @@ def test_client_certificates(loop_kind):
 # ------------------------------------------------------------ workers
 
 
+shares_its_listener = pytest.mark.stock_unless(
+    PYPY,
+    "PyPy has a descriptor block when it makes a socket of it; that of the new worker is the other "
+    "one's as well, which asyncio has wait in accept()",
+)
+
+
 def both_workers(server):
     """Their process ids, once both have answered. They tell nobody when they listen."""
     pids, deadline = set(), time.monotonic() + PATIENCE
@@ -172,6 +179,7 @@ def both_workers(server):
     return pids
 
 
+@shares_its_listener
 def test_workers(loop_kind):
     """Two processes share one listener; a signal ends them all."""
     with uvicorn(loop_kind, "--workers", "2") as server:
@@ -189,6 +197,7 @@ def test_workers(loop_kind):
                 os.kill(pid, 0)
 
 
+@shares_its_listener
 def test_a_worker_that_dies_is_replaced(loop_kind):
     with uvicorn(loop_kind, "--workers", "2") as server:
         victim = min(both_workers(server))
