@@ -472,7 +472,7 @@ def test_bad_argument_of_create_connection(loop, loop_kind, listener, case):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if loop_kind == "asyncio" else "error")
         run(loop, main())
-        collect()
+        collect(passes=2)
 
 
 @pytest.mark.parametrize("case", RESOLVING + LISTENING, ids=repr)
@@ -486,7 +486,7 @@ def test_bad_argument_of_create_server(loop, loop_kind, case):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if loop_kind == "asyncio" else "error")
         run(loop, main())
-        collect()
+        collect(passes=2)
 
 
 @pytest.mark.veloop_only("asyncio finds out when the first connection comes")
