@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from helpers import RecordingProtocol, poll, run_until
-from tcp_helpers import run, run_forever, serving
+from tcp_helpers import run_forever
 
 LARGE = 100 * 1024
 
@@ -88,19 +88,13 @@ def test_end_of_the_stream_after_a_large_message(loop, connections, size):
     assert protocol.names[-2:] == ["eof", "connection_lost"]
 
 
-def test_connection_that_is_reset_after_a_large_message(loop):
-    async def main():
-        async with serving(loop, lambda: RecordingProtocol(loop)) as (server, protocols):
-            peer = socket.create_connection(server.sockets[0].getsockname())
-            for count in (1, 2):
-                peer.sendall(bytes(LARGE))
-                while not protocols or len(protocols[0].data) < count * LARGE:
-                    await asyncio.sleep(0)
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            peer.close()
-            assert isinstance(await protocols[0].lost, ConnectionResetError)
-
-    run(loop, main())
+def test_connection_that_is_reset_after_a_large_message(loop, connections):
+    protocol, peer = primed(loop, connections)
+    protocol.transport.write(b"unread")
+    peer.close()
+    run_until(loop, protocol.lost.done)
+    assert isinstance(protocol.lost.result(), ConnectionResetError)
+    assert protocol.names == ["connection_lost"]
 
 
 def test_protocol_that_closes_gets_no_more(loop, connections):

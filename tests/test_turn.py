@@ -25,11 +25,11 @@ class Telling(RecordingProtocol):
         self.tell(len(data))
 
 
-def busy_turn(loop, connections, then=lambda: None):
+def busy_turn(loop, connections, then=lambda: None, data=lambda: None):
     """A turn in which data comes, and whose callbacks take long and add others. -> what runs."""
     order = []
     ((protocol, peer),) = connections(1, lambda: Telling(loop))
-    protocol.tell = lambda size: order.append("data")
+    protocol.tell = lambda size: (order.append("data"), data())
 
     def first():
         peer.sendall(b"x")
@@ -71,6 +71,17 @@ def test_data_that_comes_in_the_last_turn_does_not_prolong_it(loop, connections)
     loop.run_forever()
     assert order == ["first", *OLD]
     run_until(loop, lambda: "data" in order and ADDED[-1] in order)
+
+
+def test_data_that_comes_when_the_debug_mode_begins_is_handled_in_it(loop, connections, caplog):
+    loop.slow_callback_duration = 0.01
+    order = busy_turn(
+        loop, connections, lambda: loop.set_debug(True), data=lambda: time.sleep(0.02)
+    )
+    with caplog.at_level("WARNING", logger="asyncio"):
+        run_until(loop, lambda: "data" in order and ADDED[-1] in order)
+    loop.set_debug(False)
+    assert [each for each in caplog.messages if "Executing" in each and "ransport" in each]
 
 
 def test_large_messages_come_in_one_piece_though_many_come_at_once(loop, connections):

@@ -98,7 +98,7 @@ static void get_used_to_large(void) {
 }
 
 /* There is something to read, of one whose last message was large: into the bytes themselves. */
-int vs_stream_receive(PyObject *stream) {
+int vs_stream_receive(PyObject *stream, int64_t *status) {
   vl_handle_t *handle = handle_of(stream);
   PyObject *bytes;
   Py_ssize_t n;
@@ -113,6 +113,7 @@ int vs_stream_receive(PyObject *stream) {
   }
   n = (Py_ssize_t) vs.table->receive(handle, PyBytes_AS_STRING(bytes), RECEIVE_MAX);
   if (n <= 0) {
+    *status = n;
     Py_DECREF(bytes);
     return 0;
   }

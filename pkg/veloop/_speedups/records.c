@@ -58,6 +58,13 @@ static int call_target(PyObject *target, const int64_t *record) {
   return r;
 }
 
+static int receive(PyObject *target, PyObject *stream, const int64_t *record) {
+  int64_t failed[4] = {record[0], record[1], 0, 0};
+  int r = vs_stream_receive(stream, &failed[2]);
+
+  return failed[2] == 0 ? r : call_target(target, failed);
+}
+
 static int serve(vs_run_t *run, PyObject *target, const int64_t *record) {
   PyObject *function, *transport;
 
@@ -66,7 +73,7 @@ static int serve(vs_run_t *run, PyObject *target, const int64_t *record) {
     transport = PyMethod_GET_SELF(target);
     if (record[0] == VL_READ && function == vs.on_event &&
         vs_stream_listens(transport, SLOT(run->driver, vs.driver.slab)))
-      return record[2] == 0 ? vs_stream_receive(transport)
+      return record[2] == 0 ? receive(target, transport, record)
                             : vs_stream_deliver(transport, vs.table->slab(run->uv) + record[3],
                                                 (Py_ssize_t) record[2]);
     if (record[0] == VL_DATAGRAM && function == vs.on_datagram && vs_datagram_listens(transport))

@@ -263,7 +263,8 @@ PyObject *vs_time(PyObject *loop); /* loop.time() */
 
 /* Gives the stream data that was read. -> 0, or -1 with an exception. */
 int vs_stream_deliver(PyObject *stream, const char *data, Py_ssize_t size);
-int vs_stream_receive(PyObject *stream);
+/* *status is set if reading failed. */
+int vs_stream_receive(PyObject *stream, int64_t *status);
 int vs_stream_feed(PyObject *stream, const char *data, Py_ssize_t size); /* a BufferedProtocol's */
 int vs_stream_listens(PyObject *stream, PyObject *slab); /* may it be given? */
 

@@ -122,7 +122,7 @@ static int is_set(PyObject *loop, Py_ssize_t offset) {
  * looked at after so many of them as take half of POLL_EVERY. -> 1 if there are records, or -1. */
 static int look_between(vs_run_t *run) {
   double now, took;
-  int stopping;
+  int otherwise;
 
   if (SLOT(run->driver, vs.driver.records) != Py_None)
     return 0;
@@ -135,9 +135,12 @@ static int look_between(vs_run_t *run) {
     run->stride *= 2;
   if (now - run->polled <= POLL_EVERY)
     return 0;
-  stopping = is_set(run->loop, vs.core.stopping);
-  if (stopping != 0) /* this is the last turn: what is scheduled from now on is not for it */
-    return stopping < 0 ? -1 : 0;
+  /* What comes now is not for this turn, if that is the last, or began without debug mode. */
+  otherwise = is_set(run->loop, vs.core.stopping);
+  if (otherwise == 0)
+    otherwise = is_set(run->loop, vs.core.debug);
+  if (otherwise != 0)
+    return otherwise < 0 ? -1 : 0;
   if (give_way(run) < 0 || poll_io(run, 0.0) < 0)
     return -1;
   return SLOT(run->driver, vs.driver.records) != Py_None;

@@ -60,8 +60,9 @@ class Looks:
             self.stride //= 2
         elif took < _POLL_EVERY / 4 and self.stride < _STRIDE_MAX:
             self.stride *= 2
-        # What is scheduled from now on is not for the last turn.
-        if now - self._polled <= _POLL_EVERY or self._loop._stopping:
+        # What comes now is not for this turn, if that is the last, or began without debug mode.
+        loop = self._loop
+        if now - self._polled <= _POLL_EVERY or loop._stopping or loop._debug:
             return False
         self._poll_busy()
         return self._driver.records is not None

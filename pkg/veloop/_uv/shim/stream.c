@@ -75,7 +75,7 @@ void vl_stream_announce(vl_handle_t *handle) {
 #endif
 }
 
-/* The end of the stream and errors are left to libuv, which comes across them next. */
+/* The end of the stream is left to libuv, which comes across it next; an error the socket tells once. */
 int64_t vl_stream_receive(vl_handle_t *handle, char *data, size_t size) {
   VL_GUARD(handle->loop);
 #ifdef __linux__
@@ -83,7 +83,7 @@ int64_t vl_stream_receive(vl_handle_t *handle, char *data, size_t size) {
 
   if (n < 0 && errno == ENOTSOCK)
     handle->announces = -1; /* a pipe: a read of it might wait */
-  return n < 0 ? 0 : n;
+  return n >= 0 ? n : errno == EAGAIN || errno == ENOTSOCK ? 0 : uv_translate_sys_error(errno);
 #else
   (void) data, (void) size;
   return 0;
