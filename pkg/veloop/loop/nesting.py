@@ -47,12 +47,14 @@ def run_until_complete(loop: Core, future: Any) -> Any:
     tasks._leave_task(loop, task)
     loop._nested += 1
     try:
-        while not future.done():
+        # Ctrl-C comes where Python jumps back. That it is inside of this `try` for CPython as well
+        # takes a loop without a condition, and no `if` at its end.
+        while True:
+            if future.done():
+                break
             loop._stopping = False
             loop._run_until_stopped()
-            # True is for the run outside. Not an `if`: CPython 3.14 would jump back from behind it
-            # without the protection of this `try`, and a jump is where Ctrl-C comes.
-            stopped = stopped or loop._stopping is True
+            stopped = stopped or loop._stopping is True  # that is for the run outside
     finally:
         tasks._enter_task(loop, task)
         loop._current_handle = current_handle
