@@ -128,6 +128,31 @@ void vl_poll_end_rests(vl_loop_t *loop) {
     vl_poll_forget(loop, loop->oldest->fd);
 }
 
+/* What of these events is so now. On Windows libuv asks for the next event as soon as one has come, that
+ * is before Python has read or written anything; so what it has next may be long over. */
+static int still_ready(vl_handle_t *handle, int events) {
+#ifdef _WIN32
+  SOCKET socket = (SOCKET) handle->fd;
+  struct timeval now = {0, 0};
+  fd_set in, out, failed;
+
+  FD_ZERO(&in);
+  FD_ZERO(&out);
+  FD_ZERO(&failed);
+  FD_SET(socket, &in);
+  FD_SET(socket, &out);
+  FD_SET(socket, &failed);
+  if (select(0, &in, &out, &failed, &now) == SOCKET_ERROR)
+    return events; /* whoever is told sees the error */
+  return events & ((FD_ISSET(socket, &in) ? UV_READABLE : 0) |
+                   (FD_ISSET(socket, &out) ? UV_WRITABLE : 0) |
+                   (FD_ISSET(socket, &failed) ? UV_WRITABLE | UV_READABLE : 0));
+#else
+  (void) handle;
+  return events;
+#endif
+}
+
 static void on_once(vl_handle_t *handle, int told) {
   handle->events &= ~told;
   if (handle->events != 0 || handle->rests)
@@ -140,7 +165,7 @@ static void on_once(vl_handle_t *handle, int told) {
 
 static void on_poll(uv_poll_t *poll, int status, int events) {
   vl_handle_t *handle = poll->data;
-  int told = events & handle->events;
+  int told = still_ready(handle, events & handle->events);
 
   if (status < 0) {
     /* POLLERR: libuv stopped the watch. asyncio calls both callbacks, again and again until
@@ -149,7 +174,8 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
     handle->at_once = 0;
   }
   if (handle->once) {
-    on_once(handle, told);
+    if (told)
+      on_once(handle, told);
   } else if (status < 0) {
     poll_start(handle);
   }
