@@ -58,6 +58,10 @@ def pytest_configure(config):
         "markers",
         "own_module_only(reason): veloop's module promises what asyncio's does not on any Python.",
     )
+    config.addinivalue_line(
+        "markers",
+        "watches: calls add_reader or the like; asyncio's half has a SelectorEventLoop on Windows.",
+    )
 
 
 # Whether the test that ends now looks for garbage in any case, or only where something is left.
@@ -287,12 +291,13 @@ def _process_state():
 
 
 @pytest.fixture
-def new_loop(loop_kind, _process_guard, _expected_errors):
+def new_loop(request, loop_kind, _process_guard, _expected_errors):
     """A function that makes one more loop; it is checked and closed at the end of the test."""
     loops = []
+    watches = request.node.get_closest_marker("watches") is not None
 
     def make():
-        loop = helpers.new_event_loop(loop_kind)
+        loop = helpers.new_event_loop(loop_kind, watches)
         loop.set_exception_handler(lambda _, context: _expected_errors.add(context))
         loops.append(loop)
         return loop
