@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-import tty
 
 from helpers import RecordingProtocol
 from tcp_helpers import end, turns
@@ -24,6 +23,8 @@ def both_ends(kind, tmp_path):
         writing = os.open(tmp_path / "fifo", os.O_WRONLY)
         os.set_blocking(reading, True)
         return reading, writing
+    import tty  # not on Windows
+
     master, slave = os.openpty()
     tty.setraw(slave)
     return master, slave

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import gc
 import os
-import resource
 import socket
 import subprocess
 import warnings
@@ -13,7 +12,7 @@ import pytest
 
 from certificates import client_context
 from children import run_script, script_command, script_env
-from helpers import PATIENCE, PYPY, Pipe, RecordingProtocol, in_thread, open_fds
+from helpers import PATIENCE, PYPY, WINDOWS, Pipe, RecordingProtocol, in_thread, open_fds
 from pipe_helpers import both_ends, reading, writing
 from tcp_helpers import pattern, run, turns
 from tls_helpers import NAME
@@ -77,8 +76,11 @@ def test_factory_must_return_a_protocol(loop, method):
 
 
 @pytest.mark.parametrize("method", CONNECT)
+@pytest.mark.skipif(WINDOWS, reason="no RLIMIT_NOFILE")
 def test_out_of_descriptors(loop, method):
     """Where asyncio needs none there is one; where we do there is an error and no leak."""
+    import resource
+
     run(loop, turns())
     with open_end(method, os.pipe()) as file:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)

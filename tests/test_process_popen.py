@@ -112,7 +112,7 @@ SAME = {
     "cwd": {"cwd": "/"},
     "cwd in bytes": {"cwd": b"/tmp"},
     "env": {"env": {"PATH": os.environ["PATH"], "ONE": "1", "NOTHING": ""}},
-    "env in bytes": {"env": {**os.environb, b"\xff": b"\xfe"}},
+    "env in bytes": {"env": {**getattr(os, "environb", {}), b"\xff": b"\xfe"}},
     "start_new_session": {"start_new_session": True},
     "process_group": {"process_group": 0},
     "session and group": {"start_new_session": True, "process_group": None},

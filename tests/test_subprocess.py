@@ -123,7 +123,7 @@ def test_wait_with_a_timeout_may_be_repeated(aio, loop):
 @pytest.mark.parametrize(
     ("act", "signum"),
     [
-        (lambda process: process.send_signal(signal.SIGUSR1), signal.SIGUSR1),
+        (lambda process: process.send_signal(signal.SIGTERM), signal.SIGTERM),
         (lambda process: process.terminate(), signal.SIGTERM),
         (lambda process: process.kill(), signal.SIGKILL),
     ],
