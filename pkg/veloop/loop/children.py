@@ -10,9 +10,9 @@ One thing differs, and is the hazard: Popen holds the GIL until exec, uv_spawn d
 threads run meanwhile, so the shim relies on nothing that they can change: a process that
 they fork does not keep uv_spawn waiting, and the child's environment is a copy, made under the GIL.
 
-`watch` finds out that a child is dead, by a pidfd or, where there is none, in a thread. Neither
-touches SIGCHLD. The child is reaped in the loop's thread, in the moment its exit becomes known
-there: before, its pid cannot be another's, and may be signalled.
+`watch` finds out that a child is dead, by a pidfd or, where there is none, in a thread; on Windows
+by the handle that Popen has. None touches SIGCHLD. The child is reaped in the loop's thread, in the
+moment its exit becomes known there: before, its pid cannot be another's, and may be signalled.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ from .debug import logger
 
 if TYPE_CHECKING:
     from .core import Core
+
+if sys.platform == "win32":
+    # Its pipes are overlapped on this side: without a thread for each read and write.
+    from asyncio.windows_utils import Popen as _Popen
+else:
+    _Popen = subprocess.Popen[bytes]
 
 OnExit = Callable[[int], object]
 
@@ -58,7 +64,7 @@ def can_spawn() -> bool:
     )
 
 
-class Popen(subprocess.Popen[bytes]):
+class Popen(_Popen):
     """A subprocess.Popen that is started by libuv where that comes to the same."""
 
     def __init__(self, loop: Core, args: Any, **options: Any) -> None:
@@ -150,6 +156,8 @@ class Popen(subprocess.Popen[bytes]):
 
     def reap(self) -> int:
         """The return code; waits for the child to die, if it is not known to be dead."""
+        if sys.platform == "win32":
+            return self.wait()
         with self._waitpid_lock:  # type: ignore[attr-defined]  # other threads may wait() for it
             if self.returncode is None:
                 try:
@@ -208,6 +216,9 @@ def _paths(program: bytes, env: Any) -> list[bytes]:
 
 def watch(loop: Core, child: Popen, on_exit: OnExit) -> None:
     """Reap the child when it is dead, and then call on_exit(returncode), in the loop's thread."""
+    if sys.platform == "win32":
+        _ExitWatch(loop, child, int(child._handle), on_exit)
+        return
     try:
         pidfd = check(lib.vl_process_pidfd(child.pid))
     except ProcessLookupError:  # reaped already: this process ignores SIGCHLD
@@ -217,7 +228,7 @@ def watch(loop: Core, child: Popen, on_exit: OnExit) -> None:
         pass
     else:
         try:
-            _PidfdWatch(loop, child, pidfd, on_exit)
+            _ExitWatch(loop, child, pidfd, on_exit)
             return
         except BaseException as exc:
             os.close(pidfd)
@@ -231,8 +242,8 @@ def watch(loop: Core, child: Popen, on_exit: OnExit) -> None:
     ).start()
 
 
-class _PidfdWatch:
-    """A pidfd, which becomes readable when its process is dead."""
+class _ExitWatch:
+    """A pidfd, which becomes readable when its process is dead; on Windows the child's handle."""
 
     __slots__ = ("_child", "_handle", "_ident", "_loop", "_on_exit", "_pidfd")
 
@@ -254,7 +265,8 @@ class _PidfdWatch:
     def _on_loop_close(self) -> None:
         handle, self._handle = self._handle, None
         lib.vl_handle_close(handle)  # refused in a forked child, where the driver does it
-        os.close(self._pidfd)
+        if sys.platform != "win32":
+            os.close(self._pidfd)
 
 
 def _wait(loop: Core, child: Popen, on_exit: OnExit) -> None:
@@ -267,8 +279,6 @@ def _wait(loop: Core, child: Popen, on_exit: OnExit) -> None:
                     break
                 # macOS tells of stopped children too, until somebody takes note of it.
                 os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOHANG)
-    elif sys.platform == "win32":
-        child.wait()
     else:
         child.reap()
     try:

@@ -6,6 +6,11 @@ its own for each transport (pipe.c), so one file may have several.
 
 A writer also wants to hear that its reader has gone while nothing is being written. That is a
 watch for a hang-up, on one more descriptor.
+
+On Windows they are pipes alone: asyncio's PipeHandle and whatever else has a handle for its fileno(), as
+with asyncio, and also file objects over os.pipe(), for which libuv uses threads. Who made the pipe for
+both directions, as asyncio does for the standard input of a child, is told when its reader goes:
+by the end of what could be read.
 """
 
 from __future__ import annotations
@@ -13,7 +18,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
+import io
 import os
+import socket
 import stat
 import sys
 from asyncio import constants
@@ -239,9 +246,16 @@ class WritePipeTransport(PipeTransport):
         yield f"bufsize={self.get_write_buffer_size()}"
 
     def _begin_reading(self) -> None:
-        """There is nothing to read."""
+        """There is nothing to read; on Windows the end of that shows the end of the reader."""
+        if sys.platform == "win32":
+            # Refused if the pipe is for this direction alone: then writing will tell.
+            lib.vl_stream_read_start(self._handle)
 
     # ------------------------------------------------------------------------- the reader
+
+    def _on_held(self, status: int, data: bytes) -> None:
+        if status < 0 and not self._closing:
+            self._on_hangup(0, 0, 0)
 
     def _on_hangup(self, kind: int, a: int, b: int) -> None:
         if self._conn_lost:
@@ -313,16 +327,31 @@ async def connect_write_pipe(
 
 def _prepare(protocol_factory: ProtocolFactory, pipe: Any, refusal: str) -> tuple[int, int, Any]:
     """-> descriptor, the file's mode, a protocol. Whatever fails, the pipe stays the caller's."""
-    if os.name == "nt":
-        raise NotImplementedError("pipes are not supported on Windows yet")
     check_callable("protocol_factory", protocol_factory)
     protocol = protocol_factory()
     fd: int = pipe.fileno()
-    mode = os.fstat(fd).st_mode
+    if sys.platform == "win32":
+        fd = _handle_of(pipe, fd, refusal)
+        mode = stat.S_IFIFO
+    else:
+        mode = os.fstat(fd).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
         raise ValueError(refusal)
     check_protocol(protocol)
     return fd, mode, protocol
+
+
+if sys.platform == "win32":
+    import _winapi
+    import msvcrt
+
+    def _handle_of(pipe: Any, number: int, refusal: str) -> int:
+        """The handle under a file object; whatever else has a fileno() gives that by it."""
+        handle = msvcrt.get_osfhandle(number) if isinstance(pipe, io.IOBase) else number
+        # The system takes a socket for a pipe, but libuv would read and write it as one.
+        if isinstance(pipe, socket.socket) or _winapi.GetFileType(handle) != _winapi.FILE_TYPE_PIPE:
+            raise ValueError(refusal)
+        return handle
 
 
 def _can_be_watched(loop: EventLoop, fd: int) -> bool:
@@ -339,6 +368,8 @@ def _can_be_watched(loop: EventLoop, fd: int) -> bool:
 
 def _shows_hangup(fd: int, mode: int) -> bool:
     """Can a writer be told that the reader is gone? Not on character devices."""
+    if sys.platform == "win32":
+        return False
     if stat.S_ISFIFO(mode):
         if sys.platform.startswith("aix"):
             return False

@@ -161,7 +161,8 @@ class Signals:
         self.handlers[sig] = handle
         try:
             signal.signal(sig, _caught)
-            signal.siginterrupt(sig, False)  # restart what the signal interrupts
+            if sys.platform != "win32":
+                signal.siginterrupt(sig, False)  # restart what the signal interrupts
         except OSError as exc:
             if before is None:
                 del self.handlers[sig]
@@ -215,18 +216,26 @@ _all: weakref.WeakSet[Signals] = weakref.WeakSet()
 _Pair = tuple[socket.socket, socket.socket] | None
 
 
-def _readable(pair: _Pair) -> bool:
-    return pair is not None and bool(_poll(pair[0], select.POLLIN))
+if sys.platform == "win32":
+    # select() takes any number there, and poll() does not exist.
 
+    def _readable(pair: _Pair) -> bool:
+        return pair is not None and bool(select.select([pair[0]], [], [], 0)[0])
 
-def _writable(pair: _Pair) -> bool:
-    return pair is None or bool(_poll(pair[1], select.POLLOUT))
+    def _writable(pair: _Pair) -> bool:
+        return pair is None or bool(select.select([], [pair[1]], [], 0)[1])
+else:
 
+    def _readable(pair: _Pair) -> bool:
+        return pair is not None and bool(_poll(pair[0], select.POLLIN))
 
-def _poll(sock: socket.socket, events: int) -> list[tuple[int, int]]:
-    poll = select.poll()  # unlike select() it takes any number
-    poll.register(sock, events)
-    return poll.poll(0)
+    def _writable(pair: _Pair) -> bool:
+        return pair is None or bool(_poll(pair[1], select.POLLOUT))
+
+    def _poll(sock: socket.socket, events: int) -> list[tuple[int, int]]:
+        poll = select.poll()  # unlike select() it takes any number
+        poll.register(sock, events)
+        return poll.poll(0)
 
 
 def _check_signal(sig: object) -> None:

@@ -39,6 +39,10 @@ static void on_close(uv_handle_t *uv) {
 void vl_handle_close_unguarded(vl_handle_t *handle) {
   if (handle->borrowed)
     vl_port_borrowed_fd = vl_handle_fileno_unguarded(handle);
+#ifdef _WIN32
+  if (handle->wait != NULL)
+    UnregisterWaitEx(handle->wait, INVALID_HANDLE_VALUE); /* when it is back nobody sends any more */
+#endif
   uv_close(&handle->uv.handle, on_close);
 #ifndef _WIN32
   if (handle->owned)

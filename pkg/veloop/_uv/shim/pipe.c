@@ -6,16 +6,34 @@
 #include "shim.h"
 
 #ifdef _WIN32
+#include <io.h>
 
-int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
+/* fd is a HANDLE, which like a SOCKET is a small number. libuv wants a descriptor of the C library, and
+ * closes the handle with it. It never closes 0, 1 and 2 (programs without a console have these to
+ * give away), and has a copy of what is under them. */
+static int open_copy(vl_handle_t *handle, int fd) {
+  HANDLE self = GetCurrentProcess(), copy;
+  int file, r;
+
+  if (!DuplicateHandle(self, (HANDLE) (intptr_t) fd, self, &copy, 0, FALSE, DUPLICATE_SAME_ACCESS))
+    return uv_translate_sys_error(GetLastError());
+  file = uv_open_osfhandle(copy);
+  if (file < 0) {
+    CloseHandle(copy);
+    return UV_EMFILE;
+  }
+  r = uv_pipe_open(&handle->uv.pipe, file);
+  if (r != 0 || file <= 2)
+    _close(file);
+  return r;
+}
+
+/* A writer is told by libuv, if it reads from the same pipe. */
+int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
   (void) fd;
   (void) into;
   VL_GUARD(loop);
   return UV_ENOTSUP;
-}
-
-int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
-  return vl_pipe_open(loop, fd, into);
 }
 
 #else
@@ -45,6 +63,7 @@ static int open_copy(vl_handle_t *handle, int fd) {
   } while (r == UV_EEXIST);
   return r;
 }
+#endif
 
 int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
   vl_handle_t *handle;
@@ -73,6 +92,7 @@ int64_t vl_pipe_open(vl_loop_t *loop, int fd, vl_handle_t **into) {
   return handle->id;
 }
 
+#ifndef _WIN32
 /* Other systems show libuv a hang-up only together with something to read; there, as for asyncio
  * everywhere, something to read is taken for a hang-up. */
 #ifdef __linux__

@@ -1,4 +1,4 @@
-/* Child processes: starting them with uv_spawn, and being told of their end.
+/* Child processes: starting them with uv_spawn. How their end is heard of: exit.c.
  *
  * uv_spawn forks, waits for exec and hands back what went wrong. But what its child does between
  * fork and exec is not what subprocess.Popen's does: it leaves inheritable descriptors open,
@@ -23,10 +23,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Numbers that the C library's headers may be too old for. */
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
+/* A number that the C library's headers may be too old for. */
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
@@ -232,42 +229,3 @@ int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage) {
   return UV_ENOTSUP;
 }
 #endif
-
-/* --------------------------------------------------------------------------------- its end */
-
-int vl_process_pidfd(int pid) {
-#ifdef __linux__
-  int fd = (int) syscall(SYS_pidfd_open, pid, 0); /* close-on-exec */
-
-  return fd < 0 ? uv_translate_sys_error(errno) : fd;
-#else
-  (void) pid;
-  return UV_ENOTSUP;
-#endif
-}
-
-static void on_dead(uv_poll_t *poll, int status, int events) {
-  vl_handle_t *handle = poll->data;
-
-  (void) status;
-  (void) events;
-  uv_poll_stop(poll);
-  vl_emit(handle->loop, VL_EXIT, handle->id, 0, 0);
-}
-
-int64_t vl_process_watch(vl_loop_t *loop, int pidfd, vl_handle_t **into) {
-  vl_handle_t *handle;
-  int r;
-
-  VL_GUARD(loop);
-  r = vl_handle_poll(loop, pidfd, &handle);
-  if (r != 0)
-    return r;
-  r = uv_poll_start(&handle->uv.poll, UV_READABLE, on_dead);
-  if (r != 0) {
-    vl_handle_close_unguarded(handle);
-    return r;
-  }
-  *into = handle;
-  return handle->id;
-}

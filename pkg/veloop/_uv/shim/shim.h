@@ -86,6 +86,9 @@ struct vl_handle {
   int batch;     /* listener: connections accepted in one turn; udp: what a buffer has room for */
   int fd;        /* poll and listener */
   int owned;     /* poll: fd is ours to close */
+#ifdef _WIN32
+  HANDLE wait;   /* async: what has the system wait for a process */
+#endif
   int at_once;   /* poll: epoll knows of it, see poll.c */
   int once;      /* poll: each event is told once */
   int rests;     /* poll: everything was told; since which run, and the neighbours in the list */
@@ -109,6 +112,7 @@ struct vl_handle {
     uv_poll_t poll;
     uv_process_t process;
     uv_udp_t udp;
+    uv_async_t async;
   } uv; /* the last member: only as much of it as the kind needs is allocated */
 };
 
