@@ -7,10 +7,10 @@ its own for each transport (pipe.c), so one file may have several.
 A writer also wants to hear that its reader has gone while nothing is being written. That is a
 watch for a hang-up, on one more descriptor.
 
-On Windows they are pipes alone: asyncio's PipeHandle and whatever else has a handle for its fileno(), as
-with asyncio, and also file objects over os.pipe(), for which libuv uses threads. Who made the pipe for
-both directions, as asyncio does for the standard input of a child, is told when its reader goes:
-by the end of what could be read.
+On Windows there are pipes alone: asyncio's PipeHandle and whatever else has a handle for its
+fileno(), as with asyncio, and also file objects over os.pipe(), for which libuv uses threads. A
+pipe that was made for both directions, as asyncio's Popen makes the standard input of a child,
+shows its writer by the end of what could be read that the reader has gone.
 """
 
 from __future__ import annotations
