@@ -22,7 +22,7 @@ if KIND == "veloop":
     new_event_loop = veloop.new_event_loop
     run = veloop.run
 else:
-    new_event_loop = asyncio.SelectorEventLoop if os.name == "posix" else asyncio.ProactorEventLoop
+    new_event_loop = asyncio.SelectorEventLoop
     run = asyncio.run
 """
 

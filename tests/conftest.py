@@ -60,7 +60,7 @@ def pytest_configure(config):
     )
     config.addinivalue_line(
         "markers",
-        "watches: calls add_reader or the like; asyncio's half has a SelectorEventLoop on Windows.",
+        "proactor: pipes, children, Ctrl-C: asyncio's half is a ProactorEventLoop on Windows.",
     )
 
 
@@ -294,10 +294,10 @@ def _process_state():
 def new_loop(request, loop_kind, _process_guard, _expected_errors):
     """A function that makes one more loop; it is checked and closed at the end of the test."""
     loops = []
-    watches = request.node.get_closest_marker("watches") is not None
+    proactor = request.node.get_closest_marker("proactor") is not None
 
     def make():
-        loop = helpers.new_event_loop(loop_kind, watches)
+        loop = helpers.new_event_loop(loop_kind, proactor)
         loop.set_exception_handler(lambda _, context: _expected_errors.add(context))
         loops.append(loop)
         return loop

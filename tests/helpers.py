@@ -43,15 +43,16 @@ def import_veloop():
     return importlib.import_module("veloop")
 
 
-def new_event_loop(kind, watches=False):
+def new_event_loop(kind, proactor=False):
     """A loop of that kind, not tracked by anything: the caller closes it.
 
-    watches: it has add_reader, which asyncio's best loop on Windows has not.
+    proactor: asyncio's on Windows is the one for pipes and children. Without it is the one that has
+    add_reader, whose sockets behave as asyncio's do everywhere else.
     """
     if kind == "veloop":
         return import_veloop().new_event_loop()
     # Not asyncio.new_event_loop(): a policy installed by a test must not change the control.
-    if WINDOWS and not watches:
+    if WINDOWS and proactor:
         return asyncio.ProactorEventLoop()
     return asyncio.SelectorEventLoop()
 
@@ -84,12 +85,6 @@ def poll(loop):
     """
     for _ in range(2):
         with socket_pair() as (canary, other):
-            if WINDOWS and isinstance(loop, asyncio.ProactorEventLoop):
-                received = loop.create_task(loop.sock_recv(canary, 1))
-                run_turns(loop)
-                other.send(b"x")
-                run(loop, received)
-                continue
             other.send(b"x")
             loop.add_reader(canary, loop.stop)
             loop.run_forever()

@@ -27,7 +27,7 @@ LOOP = """
     handles arguments nesting debug fork heap timers wakeup poll signals dns sockets executor
     gil turn asyncgens core
     transport buffers stream datagram tls_state tls_flow tls_transport tls server
-    tcp unix pipe udp sendfile
+    tcp unix pipe named_pipe udp sendfile
     children process
 """.split()
 # What runs loops, and knows them by their public face only.
@@ -184,6 +184,7 @@ SHIM_ALONE = {
     "environment": "for process.c only",
     "port": "what differs between platforms, for the other shims only",
     "epoll": "the part of port that is about epoll",
+    "exit": "the end of a child, of process.h",
     "faults": "system calls that fail, in builds for the soak test",
 }
 # C stems whose Python half has another name.

@@ -27,7 +27,6 @@ from helpers import (
 )
 
 var = contextvars.ContextVar("var", default="unset")
-pytestmark = pytest.mark.watches
 posix = pytest.mark.skipif(WINDOWS, reason="only sockets can be polled on Windows")
 
 

@@ -29,7 +29,7 @@ from process_helpers import (
     wait_until_dead,
 )
 
-pytestmark = pytest.mark.skipif(WINDOWS, reason="pipes of children are POSIX only for now")
+pytestmark = pytest.mark.skipif(WINDOWS, reason="its children are a POSIX shell")
 
 var = contextvars.ContextVar("var", default="unset")
 

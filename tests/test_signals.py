@@ -24,7 +24,7 @@ from helpers import (
     wait_until_idle,
 )
 
-pytestmark = pytest.mark.skipif(WINDOWS, reason="signal handlers of loops are a POSIX feature")
+pytestmark = pytest.mark.skipif(WINDOWS, reason="sends itself signals that Windows lacks")
 
 if not WINDOWS:
     USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2

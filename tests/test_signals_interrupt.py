@@ -11,7 +11,7 @@ import pytest
 from children import Script
 from helpers import WINDOWS
 
-pytestmark = pytest.mark.skipif(WINDOWS, reason="needs POSIX signals")
+pytestmark = pytest.mark.skipif(WINDOWS, reason="sends signals to processes")
 
 INTERRUPTED = -signal.SIGINT
 

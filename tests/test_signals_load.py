@@ -15,7 +15,7 @@ from children import run_script
 from helpers import PATIENCE, WINDOWS, Background, run, socket_pair
 from tcp_helpers import until
 
-pytestmark = pytest.mark.skipif(WINDOWS, reason="signal handlers of loops are a POSIX feature")
+pytestmark = pytest.mark.skipif(WINDOWS, reason="sends itself signals that Windows lacks")
 
 if not WINDOWS:
     USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2

@@ -12,7 +12,7 @@ import pytest
 from helpers import WINDOWS, collect, import_veloop
 from process_helpers import DEVNULL, PIPE, READY, STDOUT, python, run
 
-pytestmark = pytest.mark.skipif(WINDOWS, reason="pipes of children are POSIX only for now")
+pytestmark = pytest.mark.skipif(WINDOWS, reason="its children are a POSIX shell")
 
 
 def exec_(aio, *command, **options):

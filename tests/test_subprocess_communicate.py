@@ -11,7 +11,7 @@ from helpers import LINUX, WINDOWS
 from process_helpers import PIPE, READY, run
 from tcp_helpers import turns, until
 
-pytestmark = pytest.mark.skipif(WINDOWS, reason="pipes of children are POSIX only for now")
+pytestmark = pytest.mark.skipif(WINDOWS, reason="its children are a POSIX shell")
 
 ALL = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
 BIG = bytes(range(256)) * 8000  # 2 MB: more than all pipes and buffers on the way

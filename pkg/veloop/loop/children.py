@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 if sys.platform == "win32":
     # Its pipes are overlapped on this side: without a thread for each read and write.
-    from asyncio.windows_utils import Popen as _Popen
+    from asyncio import windows_utils
+
+    _Popen = windows_utils.Popen[bytes]
 else:
     _Popen = subprocess.Popen[bytes]
 
@@ -217,7 +219,7 @@ def _paths(program: bytes, env: Any) -> list[bytes]:
 def watch(loop: Core, child: Popen, on_exit: OnExit) -> None:
     """Reap the child when it is dead, and then call on_exit(returncode), in the loop's thread."""
     if sys.platform == "win32":
-        _ExitWatch(loop, child, int(child._handle), on_exit)
+        _ExitWatch(loop, child, int(child._handle), on_exit)  # type: ignore[attr-defined]
         return
     try:
         pidfd = check(lib.vl_process_pidfd(child.pid))
