@@ -8,9 +8,24 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import threading
 
 from . import ffi, lib
+
+if sys.platform == "win32":
+    from ctypes import FormatError
+
+    def _os_error(number: int) -> OSError:
+        if number < 10000:
+            return OSError(number, os.strerror(number))
+        # errno has Winsock's number: as from the socket module, for the C library knows no text.
+        return OSError(None, FormatError(number), None, number)
+else:
+
+    def _os_error(number: int) -> OSError:
+        return OSError(number, os.strerror(number))
+
 
 # Names of libuv's that the errno module lacks on some platform -> the nearest it has.
 _NEAREST = {
@@ -43,7 +58,7 @@ def error(status: int) -> OSError | RuntimeError:
     if number is None:
         number = _NEAREST.get(name, errno.EIO)
         return OSError(number, ffi.string(lib.uv_strerror(status)).decode())
-    return OSError(number, os.strerror(number))
+    return _os_error(number)
 
 
 def check(status: int) -> int:
@@ -58,6 +73,8 @@ def _gaierror(status: int, name: str) -> socket.gaierror:
     if number is None:
         number = getattr(socket, _EAI_NEAREST.get(name, ""), socket.EAI_FAIL)
         return socket.gaierror(number, ffi.string(lib.uv_strerror(status)).decode())
+    if sys.platform == "win32":
+        return socket.gaierror(number, "getaddrinfo failed")  # all that the socket module has there
     return socket.gaierror(number, ffi.string(lib.vl_eai_text(number)).decode(errors="replace"))
 
 
