@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
@@ -14,6 +15,9 @@ from . import sendfile as files
 from .core import Core
 from .poll import Poller
 from .server import ProtocolFactory, Server
+
+if sys.platform == "win32":
+    from . import named_pipe
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike as FileDescriptor
@@ -347,6 +351,22 @@ class EventLoop(Core):
         """Write to a pipe, terminal, socket; return (transport, protocol)."""
         self._check_closed()
         return await pipes.connect_write_pipe(self, protocol_factory, pipe)
+
+    if sys.platform == "win32":
+
+        async def create_pipe_connection(
+            self, protocol_factory: ProtocolFactory, address: str
+        ) -> tuple[asyncio.Transport, Any]:
+            """Connect to a named pipe; return (transport, protocol)."""
+            self._check_closed()
+            return await named_pipe.create_pipe_connection(self, protocol_factory, address)
+
+        async def start_serving_pipe(
+            self, protocol_factory: ProtocolFactory, address: str
+        ) -> list[named_pipe.PipeServer]:
+            """Serve a named pipe; return a list of one server, which has close() and closed()."""
+            self._check_closed()
+            return await named_pipe.start_serving_pipe(self, protocol_factory, address)
 
     # ----------------------------------------------------------------------- subprocesses
 
