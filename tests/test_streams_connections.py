@@ -10,7 +10,7 @@ import tempfile
 import pytest
 
 from certificates import client_context, server_context
-from helpers import Pipe, drain, drop_unreferenced, refusing_address, run, tcp_pair
+from helpers import WINDOWS, Pipe, drain, drop_unreferenced, refusing_address, run, tcp_pair
 from stream_helpers import closed, served
 from tcp_helpers import address, in_executor, pattern, reset, turns, until
 
@@ -100,6 +100,7 @@ def test_echo_over_a_unix_socket(aio, loop):
     run(loop, main())
 
 
+@pytest.mark.skipif(WINDOWS, reason="asyncio has no transports over os.pipe() there")
 def test_reader_on_a_pipe(aio, loop):
     async def main():
         with Pipe() as pipe:

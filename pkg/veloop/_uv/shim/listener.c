@@ -80,6 +80,7 @@ static int accept_one(int listener, char *addresses, size_t *size) {
 static int is_of_the_connection(int status) {
   switch (status) {
   case UV_ECONNABORTED:
+  case UV_ECONNRESET: /* Windows, for the same */
   case UV_EHOSTDOWN:
   case UV_EHOSTUNREACH:
   case UV_ENETDOWN:
@@ -132,7 +133,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
       return;
     }
     if (is_of_the_connection(fd) && ++listener->failures < FAILURES_MAX) {
-      if (fd != UV_ECONNABORTED) /* the client changed its mind: nobody's error */
+      if (fd != UV_ECONNABORTED && fd != UV_ECONNRESET) /* the client's, who changed its mind */
         report(listener, fd, 0);
       continue;
     }

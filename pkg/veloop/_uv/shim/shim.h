@@ -164,6 +164,13 @@ enum { VL_CAN_BORROW = 1, VL_SOCKETS_MAY_WAIT = 0 };
 #else
 enum { VL_CAN_BORROW = 0, VL_SOCKETS_MAY_WAIT = 1 };
 #endif
+/* The most that is written with one request, about. Windows locks all of it into memory, and tells only
+ * of its end, before which the queue would not become any shorter. */
+#ifdef _WIN32
+enum { PIECE_MAX = 256 * 1024 };
+#else
+enum { PIECE_MAX = 1 << 30 };
+#endif
 /* What libuv is told instead of ENOBUFS where it sends datagrams: no system has such an errno. */
 enum { VL_PORT_ENOBUFS = 1 << 20 };
 extern _Thread_local int vl_port_borrowed_fd;

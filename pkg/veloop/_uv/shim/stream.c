@@ -112,7 +112,7 @@ static int enqueue(vl_handle_t *handle, const char *data, size_t size) {
   size_t part, cap;
 
   for (; size > 0; data += part, size -= part) {
-    part = size < CHUNK_MAX ? size : CHUNK_MAX;
+    part = size < PIECE_MAX ? size : PIECE_MAX;
     last = handle->waiting_last;
     if (last == NULL || last->cap - last->len < part) {
       cap = part < CHUNK_MIN ? CHUNK_MIN : part;
@@ -154,7 +154,7 @@ static int shutdown_now(vl_handle_t *handle) {
 
 static void on_write(uv_write_t *request, int status);
 
-/* Hands the waiting chunks to libuv, as many as it takes at once; one request at a time, so
+/* Hands the waiting chunks to libuv, as many as go at once; one request at a time, so
  * that what is written meanwhile goes out in the next one together. */
 static int submit(vl_handle_t *handle) {
   uv_buf_t bufs[VECTOR];
@@ -171,7 +171,7 @@ static int submit(vl_handle_t *handle) {
   for (chunk = handle->waiting;; chunk = chunk->next) {
     bufs[n++] = uv_buf_init(chunk->data, (unsigned int) chunk->len);
     size += chunk->len;
-    if (chunk->next == NULL || n == VECTOR)
+    if (chunk->next == NULL || n == VECTOR || size >= PIECE_MAX)
       break;
   }
   r = uv_write(handle->write, &handle->uv.stream, bufs, n, on_write);
