@@ -184,7 +184,6 @@ SHIM_ALONE = {
     "environment": "for process.c only",
     "port": "what differs between platforms, for the other shims only",
     "epoll": "the part of port that is about epoll",
-    "exit": "the end of a child, of process.h",
     "faults": "system calls that fail, in builds for the soak test",
 }
 # C stems whose Python half has another name.
@@ -192,6 +191,7 @@ PYTHON_HALF = {
     "types": "_uv",
     "event": "_uv.events",
     "error": "_uv.errors",
+    "exit": "loop.children",
     "handle": "_uv",
     "listener": "loop.server",
     "table": "_accelerate",

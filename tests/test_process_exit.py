@@ -69,7 +69,7 @@ def without_pidfd(monkeypatch):
         def __getattr__(self, name):
             return getattr(lib, name)
 
-        def vl_process_pidfd(self, pid):
+        def vl_exit_pidfd(self, pid):
             return -38  # ENOSYS, as from an old kernel or a sandbox
 
     monkeypatch.setattr(children, "lib", WithoutPidfd())

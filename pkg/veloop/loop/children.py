@@ -222,7 +222,7 @@ def watch(loop: Core, child: Popen, on_exit: OnExit) -> None:
         _ExitWatch(loop, child, int(child._handle), on_exit)  # type: ignore[attr-defined]
         return
     try:
-        pidfd = check(lib.vl_process_pidfd(child.pid))
+        pidfd = check(lib.vl_exit_pidfd(child.pid))
     except ProcessLookupError:  # reaped already: this process ignores SIGCHLD
         loop.call_soon(lambda: on_exit(child.reap()))
         return
@@ -251,7 +251,7 @@ class _ExitWatch:
 
     def __init__(self, loop: Core, child: Popen, pidfd: int, on_exit: OnExit) -> None:
         driver = loop._driver
-        self._ident = check(lib.vl_process_watch(driver.pointer, pidfd, driver.out))
+        self._ident = check(lib.vl_exit_watch(driver.pointer, pidfd, driver.out))
         self._handle = driver.out[0]
         self._loop = loop
         self._child = child

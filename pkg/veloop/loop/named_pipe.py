@@ -96,7 +96,7 @@ class PipeServer:
             self._overlapped = _winapi.ConnectNamedPipe(pipe.handle, overlapped=True)
             # What can be waited for as a process can be: the event that there is a client.
             event, driver = self._overlapped.event, self._loop._driver
-            self._ident = check(lib.vl_process_watch(driver.pointer, event, driver.out))
+            self._ident = check(lib.vl_exit_watch(driver.pointer, event, driver.out))
         except BaseException:
             pipe.close()
             raise

@@ -137,12 +137,6 @@ class ReadPipeTransport(PipeTransport):
     def _state(self) -> Iterable[str]:
         return ("polling" if self._live else "idle",)
 
-    def _begin_reading(self) -> None:
-        try:
-            super()._begin_reading()
-        except OSError as exc:  # not open for reading
-            self._fatal_error(exc, "Fatal read error on pipe transport")
-
     def _on_eof(self) -> None:
         """The end in any case: whatever eof_received returns, there is nothing to keep open."""
         if self._eof_read:

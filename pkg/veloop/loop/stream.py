@@ -146,7 +146,10 @@ class StreamTransport(Transport):
     def _begin_reading(self) -> None:
         if not (self._closing or self._paused or self._eof_read):
             self._live = True
-            check(lib.vl_stream_read_start(self._handle))
+            try:
+                check(lib.vl_stream_read_start(self._handle))
+            except OSError as exc:  # not connected, on Windows; or a pipe not open for reading
+                self._fatal_error(exc, f"Fatal read error on {self._kind} transport")
 
     def __repr__(self) -> str:
         info = [self.__class__.__name__]

@@ -30,6 +30,7 @@ from .arguments import (
 )
 from .debug import logger
 from .server import ProtocolFactory, Server
+from .sockets import sock_connect
 from .stream import StreamTransport, check_protocol
 from .tls_transport import SSLTransport
 from .transport import Transport
@@ -97,9 +98,13 @@ async def _connect(
         sock.setblocking(False)
         if local_infos is not None:
             _bind_local(sock, family, local_infos, failures)
-        raw = sockaddr.pack(family, address)
         try:
-            await _Connecting(loop, sock).run(raw)
+            if sys.platform == "win32":
+                # libuv would connect a copy, of which this socket need not learn, and the system
+                # ties what is open to the first handle of libuv's that had it.
+                await sock_connect(loop, sock, address)
+            else:
+                await _Connecting(loop, sock).run(sockaddr.pack(family, address))
         except OSError as exc:
             raise OSError(exc.errno, f"Connect call failed {address}") from None
         return sock

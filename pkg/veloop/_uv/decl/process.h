@@ -27,12 +27,3 @@ int vl_process_can_spawn(void);
 
 /* Starts a child; returns when exec has worked or failed. -> the pid, or a status and *stage. */
 int64_t vl_process_spawn(vl_loop_t *loop, const vl_spawn_t *what, int *stage);
-
-/* A descriptor that becomes readable when the child is dead, for vl_process_watch; the caller's.
- * -> it, or a status. */
-int vl_process_pidfd(int pid);
-
-/* One VL_EXIT when that is so. The child is not reaped. Close pidfd after vl_handle_close. On Windows
- * it is the HANDLE of the process.
- * -> the id, or a status. */
-int64_t vl_process_watch(vl_loop_t *loop, int pidfd, vl_handle_t **handle);

@@ -11,7 +11,7 @@
 #endif
 #endif
 
-int vl_process_pidfd(int pid) {
+int vl_exit_pidfd(int pid) {
 #ifdef __linux__
   int fd = (int) syscall(SYS_pidfd_open, pid, 0); /* close-on-exec */
 
@@ -35,7 +35,7 @@ static void on_dead(uv_async_t *async) {
   vl_emit(handle->loop, VL_EXIT, handle->id, 0, 0);
 }
 
-int64_t vl_process_watch(vl_loop_t *loop, int pidfd, vl_handle_t **into) {
+int64_t vl_exit_watch(vl_loop_t *loop, int pidfd, vl_handle_t **into) {
   vl_handle_t *handle;
   int r;
 
@@ -70,7 +70,7 @@ static void on_dead(uv_poll_t *poll, int status, int events) {
   vl_emit(handle->loop, VL_EXIT, handle->id, 0, 0);
 }
 
-int64_t vl_process_watch(vl_loop_t *loop, int pidfd, vl_handle_t **into) {
+int64_t vl_exit_watch(vl_loop_t *loop, int pidfd, vl_handle_t **into) {
   vl_handle_t *handle;
   int r;
 

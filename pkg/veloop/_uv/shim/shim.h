@@ -30,6 +30,7 @@
 #include "../decl/poll.h"
 #include "../decl/dns.h"
 #include "../decl/process.h"
+#include "../decl/exit.h"
 #include "../decl/table.h"
 
 struct vl_loop {
