@@ -10,6 +10,7 @@ import asyncio
 import operator
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .._uv import ffi, lib, sockaddr
@@ -223,6 +224,8 @@ def _known_addrinfo(host: str, port: Any, family: int, type: int, proto: int) ->
     """_known_address(), as socket.getaddrinfo() has it; None where only that can tell."""
     if ":" not in host and not host[-1:].isdigit():
         return None  # a name
+    if sys.platform == "win32":
+        return None  # it tells no protocol that it was not asked for
     if port.__class__ is not int or not 0 <= port <= 0xFFFF:
         return None
     info = _known_address(host, port, family, type, proto)
