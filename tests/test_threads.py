@@ -342,7 +342,7 @@ def test_running_loop_is_not_run_or_closed_by_another_thread(loop, name):
 def test_signal_handler_of_a_loop_in_another_thread_is_refused_and_nothing_is_left(new_loop):
     loop = new_loop()
     started = threading.Event()
-    before = signal.getsignal(signal.SIGUSR1)
+    before = signal.getsignal(signal.SIGTERM)
 
     def main():
         loop.call_soon(started.set)
@@ -351,9 +351,9 @@ def test_signal_handler_of_a_loop_in_another_thread_is_refused_and_nothing_is_le
     with Background(main):
         assert started.wait(PATIENCE)
         with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
-            loop.add_signal_handler(signal.SIGUSR1, print)
+            loop.add_signal_handler(signal.SIGTERM, print)
         loop.call_soon_threadsafe(loop.stop)
-    assert signal.getsignal(signal.SIGUSR1) == before
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_only_asks_may_be_called_in_any_thread(loop):

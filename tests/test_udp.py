@@ -11,7 +11,7 @@ import socket
 
 import pytest
 
-from helpers import LINUX, has_ipv6
+from helpers import LINUX, WINDOWS, has_ipv6
 from tcp_helpers import HOST, run, turns
 from udp_helpers import ANY, Echo, Recorder, endpoint, name, pair, udp_socket
 
@@ -88,7 +88,8 @@ def test_endpoint_without_addresses_is_bound_when_it_sends(loop):
             endpoint(loop, Echo, local_addr=ANY) as server,
             endpoint(loop, family=socket.AF_INET) as client,
         ):
-            assert name(client) == ("0.0.0.0", 0)
+            if not WINDOWS:  # which has no name for it yet
+                assert name(client) == ("0.0.0.0", 0)
             client.transport.sendto(b"hello", name(server))
             assert await client.got(1) == [b"hello"]
 
@@ -210,7 +211,7 @@ def test_address_is_not_shared_unasked(loop):
         async with endpoint(loop, local_addr=ANY) as protocol:
             sock = protocol.transport.get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
-            with pytest.raises(OSError, match="in use|Only one usage"):
+            with pytest.raises(OSError, match="in use|WinError 10048"):
                 await loop.create_datagram_endpoint(
                     asyncio.DatagramProtocol, local_addr=name(protocol)
                 )
@@ -475,7 +476,7 @@ def _link_local():
     return None
 
 
-@pytest.mark.skipif(_link_local() is None, reason="no link-local address here")
+@pytest.mark.skipif(WINDOWS or _link_local() is None, reason="no link-local address here")
 @pytest.mark.parametrize("way", ["scope id", "zone"])
 def test_ipv6_link_local_addresses(loop, way):
     host, interface = _link_local()

@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from children import run_script
-from helpers import PYPY, collect
+from helpers import PYPY, WINDOWS, collect
 from tcp_helpers import HOST, run, turns
 from udp_helpers import ANY, Recorder, endpoint, name, pair, udp_socket
 
@@ -212,6 +212,7 @@ def test_application_may_close_its_socket_early(loop):
     run(loop, main())
 
 
+@pytest.mark.skipif(WINDOWS, reason="no socket has these numbers there")
 @pytest.mark.parametrize("given", [True, False])
 def test_numbers_of_the_standard_streams(loop_kind, given):
     """A socket may have got one of them; libuv's assertion says that it never closes these."""

@@ -273,7 +273,7 @@ int vl_loop_close(vl_loop_t *loop) {
   uv_mutex_unlock(&loop->wakeup_lock);
   zombies_reap();
   /* Closing takes libuv two turns: one for the requests of a handle, one for the handle. */
-  for (i = 0; i < 3; i++)
+  for (i = 0; i < 3 || (loop->requests == NULL && vl_port_cancelling(i)); i++)
     if (loop_finish(loop))
       return 0;
   uv_mutex_lock(&zombies_lock);

@@ -159,6 +159,11 @@ int vl_port_copy_socket(int fd) {
 }
 
 void vl_port_close_socket(int fd) { close(fd); }
+
+int vl_port_cancelling(int tries) {
+  (void) tries;
+  return 0;
+}
 #else
 unsigned vl_port_occupy_stdio(void) { return 0; }
 void vl_port_vacate_stdio(unsigned occupied) { (void) occupied; }
@@ -175,6 +180,13 @@ int vl_port_copy_socket(int fd) {
 }
 
 void vl_port_close_socket(int fd) { closesocket((SOCKET) fd); }
+
+/* Overlapped reads end, cancelled, when the system gets to it. */
+int vl_port_cancelling(int tries) {
+  if (tries < 100)
+    Sleep(1);
+  return tries < 100;
+}
 #endif
 
 void vl_port_forked(void) {

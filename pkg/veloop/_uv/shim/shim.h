@@ -189,6 +189,7 @@ unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
 int vl_port_copy_socket(int fd); /* -> another descriptor (SOCKET) of it, or a status */
 void vl_port_close_socket(int fd);
+int vl_port_cancelling(int tries); /* May what was closed be still about to end? Then waits a moment. */
 char **vl_environment(void);
 
 #endif
