@@ -201,6 +201,7 @@ def test_fallback_where_the_system_has_no_sendfile(loop, pair, file, monkeypatch
 # ------------------------------------------------------------ what happens meanwhile
 
 
+@native_only
 def test_transport_must_not_write_during_a_sendfile(loop, file):
     async def main():
         async with transport_and_peer(loop) as (transport, _, peer):
@@ -326,6 +327,7 @@ def test_cancelled_sendfile(loop, file, over):
     run(loop, main())
 
 
+@native_only
 @pytest.mark.veloop_only("asyncio leaves the transport paused and refusing to write")
 def test_cancelled_while_the_write_queue_drains(loop, file):
     async def main():

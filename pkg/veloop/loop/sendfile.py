@@ -229,6 +229,8 @@ class _FallbackProtocol(asyncio.Protocol):
         self._loop = loop
         self._transport: Any = transport
         self._protocol = self._transport.get_protocol()
+        if isinstance(self._protocol, _FallbackProtocol):
+            raise RuntimeError(f"a sendfile is in progress already: {transport!r}")
         self._resume_reading = self._transport.is_reading()
         self._was_paused: bool = transport._protocol_paused  # type: ignore[attr-defined]
         self._room: asyncio.Future[None] | None = None
@@ -246,6 +248,8 @@ class _FallbackProtocol(asyncio.Protocol):
             await self._room
 
     def restore(self) -> None:
+        if self._loop.is_closed():
+            return  # with all that is in it
         self._transport.set_protocol(self._protocol)
         if self._resume_reading:
             self._transport.resume_reading()

@@ -42,6 +42,9 @@ void vl_handle_close_unguarded(vl_handle_t *handle) {
 #ifdef _WIN32
   if (handle->wait != NULL)
     UnregisterWaitEx(handle->wait, INVALID_HANDLE_VALUE); /* when it is back nobody sends any more */
+  /* libuv leaves its read to the end of the socket, which others may still have. */
+  if (handle->uv.handle.type == UV_UDP)
+    CancelIoEx((HANDLE) handle->uv.udp.socket, NULL);
 #endif
   uv_close(&handle->uv.handle, on_close);
 #ifndef _WIN32
