@@ -12,6 +12,7 @@ import pytest
 
 from helpers import (
     PATIENCE,
+    WINDOWS,
     RecordingBufferedProtocol,
     RecordingProtocol,
     collect,
@@ -441,7 +442,7 @@ def test_more_events_in_one_turn_than_the_ring_had_room_for(loop, loop_kind, con
     run_until(loop, lambda: all(len(protocol.data) == 4 for protocol, _ in pairs))
     for number, (protocol, _) in enumerate(pairs):
         assert protocol.data == b"%04d" % number
-    if loop_kind == "veloop":
+    if loop_kind == "veloop" and not WINDOWS:  # where libuv brings no more than 128
         from veloop._uv import lib
 
         assert lib.vl_loop_ring_capacity(loop._driver.pointer) >= count

@@ -8,9 +8,11 @@ import socket
 
 import pytest
 
-from helpers import RecordingProtocol, open_fds
+from helpers import WINDOWS, RecordingProtocol, open_fds
 from pipe_helpers import KINDS, read_all, reading, writing
 from tcp_helpers import in_executor, pattern, run, turns, until
+
+pytestmark = pytest.mark.skipif(WINDOWS, reason="pipes, FIFOs and terminals of POSIX")
 
 MUCH = 1 << 20
 

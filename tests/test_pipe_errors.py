@@ -17,6 +17,8 @@ from pipe_helpers import both_ends, reading, writing
 from tcp_helpers import pattern, run, turns
 from tls_helpers import NAME
 
+pytestmark = pytest.mark.skipif(WINDOWS, reason="pipes and other files of POSIX")
+
 CONNECT = ("connect_read_pipe", "connect_write_pipe")
 MUCH = 1 << 20
 
@@ -76,7 +78,6 @@ def test_factory_must_return_a_protocol(loop, method):
 
 
 @pytest.mark.parametrize("method", CONNECT)
-@pytest.mark.skipif(WINDOWS, reason="no RLIMIT_NOFILE")
 def test_out_of_descriptors(loop, method):
     """Where asyncio needs none there is one; where we do there is an error and no leak."""
     import resource

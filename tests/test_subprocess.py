@@ -121,22 +121,22 @@ def test_wait_with_a_timeout_may_be_repeated(aio, loop):
 
 
 @pytest.mark.parametrize(
-    ("act", "signum"),
+    ("act", "name"),
     [
-        (lambda process: process.send_signal(signal.SIGTERM), signal.SIGTERM),
-        (lambda process: process.terminate(), signal.SIGTERM),
-        (lambda process: process.kill(), signal.SIGKILL),
+        (lambda process: process.send_signal(signal.SIGUSR1), "SIGUSR1"),
+        (lambda process: process.terminate(), "SIGTERM"),
+        (lambda process: process.kill(), "SIGKILL"),
     ],
     ids=["send_signal", "terminate", "kill"],
 )
-def test_signals(aio, loop, act, signum):
+def test_signals(aio, loop, act, name):
     async def main():
         process = await exec_(aio, *READY, stdin=PIPE, stdout=PIPE)
         assert await process.stdout.readline() == b"ready\n"
         act(process)
         return await process.wait()
 
-    assert run(loop, main()) == -signum
+    assert run(loop, main()) == -getattr(signal, name)
 
 
 @pytest.mark.parametrize("method", ["terminate", "kill", "send_signal"])
