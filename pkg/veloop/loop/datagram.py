@@ -16,7 +16,6 @@ import asyncio
 import contextvars
 import functools
 import socket
-import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -576,8 +575,6 @@ class WatchedTransport(DatagramTransport):
 def _open(loop: EventLoop, sock: socket.socket, ours: bool) -> Any:
     """A libuv handle over the socket, or over a copy of the application's: it may close it."""
     driver = loop._driver
-    if sys.platform == "win32":
-        _bind_to_any(sock)
     if ours:
         check(lib.vl_udp_open(driver.pointer, sock.fileno(), True, driver.out))
         return driver.out[0]
@@ -588,14 +585,6 @@ def _open(loop: EventLoop, sock: socket.socket, ours: bool) -> Any:
         socket.close(copy)
         raise
     return driver.out[0]
-
-
-def _bind_to_any(sock: socket.socket) -> None:
-    """Windows receives nothing before; libuv would do it, but with IPv4's address alone."""
-    try:
-        sock.getsockname()
-    except OSError:
-        sock.bind(("::" if sock.family == socket.AF_INET6 else "0.0.0.0", 0))
 
 
 def _set_result(waiter: asyncio.Future[None]) -> None:

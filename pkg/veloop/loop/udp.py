@@ -64,6 +64,8 @@ async def create_datagram_endpoint(
     try:
         protocol = protocol_factory()
         check_protocol(protocol)
+        if sys.platform == "win32":
+            _bind_to_any(sock)
         kind = UdpTransport if sock.family in INTERNET else WatchedTransport
         transport = kind(loop, protocol, sock, address, ours=ours)
     except BaseException:
@@ -80,6 +82,14 @@ async def create_datagram_endpoint(
         )
     await transport._start()
     return transport, protocol
+
+
+def _bind_to_any(sock: socket.socket) -> None:
+    """Windows receives nothing before; libuv would do it, but with IPv4's address alone."""
+    try:
+        sock.getsockname()
+    except OSError:
+        sock.bind(("::" if sock.family == socket.AF_INET6 else "0.0.0.0", 0))
 
 
 def _check_given(sock: socket.socket, **others: Any) -> None:
