@@ -9,6 +9,7 @@ Windows, VELOOP_SYSTEM_LIBUV, and Linux before 5.11, which has no close_range() 
 One thing differs, and is the hazard: Popen holds the GIL until exec, uv_spawn does not. Other
 threads run meanwhile, so the shim relies on nothing that they can change: a process that
 they fork does not keep uv_spawn waiting, and the child's environment is a copy, made under the GIL.
+PyPy's GIL is not to be had in C: there it is left to Popen as soon as there is another thread.
 
 `watch` finds out that a child is dead, by a pidfd or, where there is none, in a thread; on Windows
 by the handle that Popen has. None touches SIGCHLD. The child is reaped in the loop's thread, in the
@@ -46,6 +47,8 @@ OnExit = Callable[[int], object]
 
 _SHELL = "/system/bin/sh" if hasattr(sys, "getandroidapilevel") else "/bin/sh"
 
+_IS_PYPY = sys.implementation.name == "pypy"
+
 # subprocess.Popen's own name for what starts the child, as Python 3.11 to 3.15 call it. Another
 # version, another order: then it does the work itself.
 _ARGUMENTS = """
@@ -66,6 +69,11 @@ def can_spawn() -> bool:
     )
 
 
+def _may_change_meanwhile(env: Any) -> bool:
+    """Could another thread change the environment while C copies it for the child?"""
+    return _IS_PYPY and env is None and threading.active_count() > 1
+
+
 class Popen(_Popen):
     """A subprocess.Popen that is started by libuv where that comes to the same."""
 
@@ -81,7 +89,8 @@ class Popen(_Popen):
         special = ("preexec_fn", "gid", "gids", "uid")
         # The subprocess module's documentation names this switch, against vfork.
         vfork = getattr(subprocess, "_USE_VFORK", True)
-        if vfork and can_spawn() and all(named[name] is None for name in special):
+        plain = all(named[name] is None for name in special)
+        if vfork and can_spawn() and plain and not _may_change_meanwhile(named["env"]):
             self._spawn(**named)
         else:
             super()._execute_child(*given)  # type: ignore[misc]

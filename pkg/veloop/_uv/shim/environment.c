@@ -10,7 +10,8 @@
 
 extern char **environ;
 
-/* Python's, of its stable ABI. Weak, for PyPy lacks them: there the copy is made without. */
+/* Python's, of its stable ABI. Weak, for PyPy lacks them: there the copy is made without, and
+ * children.py asks for none while there is another thread. */
 int PyGILState_Ensure(void) __attribute__((weak));
 void PyGILState_Release(int state) __attribute__((weak));
 
