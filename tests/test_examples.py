@@ -15,6 +15,7 @@ from children import script_env
 from helpers import PATIENCE, WINDOWS
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+POSIX = {"subprocesses", "unix_socket"}  # programs and sockets that Windows lacks
 
 # What the whole output must match.
 OUTPUT = {
@@ -45,6 +46,11 @@ OUTPUT = {
 SERVERS = ["chat", "echo_streams", "echo_tcp"]
 
 examples = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+here = pytest.mark.parametrize(
+    "path",
+    [path for path in EXAMPLES if not (WINDOWS and path.stem in POSIX)],
+    ids=lambda path: path.stem,
+)
 
 
 def command(path, *args):
@@ -97,14 +103,14 @@ def check(path):
     assert re.fullmatch(OUTPUT[path.stem], done.stdout), done.stdout
 
 
-@examples
+@here
 @pytest.mark.slow
 def test_example_runs(path):
     assert IMPORT in path.read_text("utf-8")
     check(path)
 
 
-@examples
+@here
 @pytest.mark.slow
 def test_example_does_the_same_with_asyncio(path, tmp_path):
     version, reason = STOCK_SINCE.get(path.stem, ((3, 11), ""))
