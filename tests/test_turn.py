@@ -5,7 +5,9 @@ import time
 
 import pytest
 
+import veloop
 from helpers import RecordingProtocol, run_until
+from veloop.loop import turn
 
 CALLBACKS = 40  # more than any loop runs without a look at the clock
 LONG = 50e-6  # seconds that each takes: longer than a busy loop waits until it looks for I/O
@@ -82,6 +84,27 @@ def test_data_that_comes_when_the_debug_mode_begins_is_handled_in_it(loop, conne
         run_until(loop, lambda: "data" in order and ADDED[-1] in order)
     loop.set_debug(False)
     assert [each for each in caplog.messages if "Executing" in each and "ransport" in each]
+
+
+@pytest.mark.skipif(veloop.accelerated, reason="how often the plain loop polls")
+def test_polls_that_take_long_do_not_take_most_of_the_time(loop_kind, loop, monkeypatch):
+    if loop_kind != "veloop":
+        pytest.skip("asyncio polls once in a turn")
+    real, polls = turn.vl_loop_run, []
+
+    def slow(*args):
+        polls.append(args)
+        ends = time.perf_counter() + 40 * LONG
+        while time.perf_counter() < ends:
+            pass
+        return real(*args)
+
+    monkeypatch.setattr(turn, "vl_loop_run", slow)
+    for _ in range(10 * CALLBACKS):
+        loop.call_soon(spin)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert len(polls) <= 12  # of 40 callbacks' time each, as much as runs between them
 
 
 def test_large_messages_come_in_one_piece_though_many_come_at_once(loop, connections):

@@ -250,6 +250,7 @@ typedef struct {
   vs_timers_t *timers;
   vl_loop_t *uv;
   double polled, waited, looked; /* when: I/O was looked for, without a wait, at the clock */
+  double every; /* seconds from poll to poll while callbacks are ready */
   int stride; /* handles between two looks at the clock */
   int asks; /* a subclass decides how long to sleep (testing.py) */
 } vs_run_t; /* a run of the loop */

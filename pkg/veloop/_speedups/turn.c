@@ -74,6 +74,17 @@ static int give_way(vs_run_t *run) {
   return vs_call_void(vs.give_way, NULL, 0);
 }
 
+/* Callbacks are ready. A poll that took long, for the GIL was given away, is repeated only after as
+ * long again. */
+static int poll_busy(vs_run_t *run) {
+  double began = run->looked;
+
+  if (give_way(run) < 0 || poll_io(run, 0.0) < 0)
+    return -1;
+  run->every = run->polled - began > POLL_EVERY ? run->polled - began : POLL_EVERY;
+  return 0;
+}
+
 /* Seconds until the next timer, negative without one. -> 0, or -1 with an exception. */
 static int sleep_time(vs_run_t *run, double *seconds) {
   PyObject *number;
@@ -133,7 +144,7 @@ static int look_between(vs_run_t *run) {
     run->stride /= 2;
   else if (took < POLL_EVERY / 4 && run->stride < STRIDE_MAX)
     run->stride *= 2;
-  if (now - run->polled <= POLL_EVERY)
+  if (now - run->polled <= run->every)
     return 0;
   /* What comes now is not for this turn, if that is the last, or began without debug mode. */
   otherwise = is_set(run->loop, vs.core.stopping);
@@ -141,7 +152,7 @@ static int look_between(vs_run_t *run) {
     otherwise = is_set(run->loop, vs.core.debug);
   if (otherwise != 0)
     return otherwise < 0 ? -1 : 0;
-  if (give_way(run) < 0 || poll_io(run, 0.0) < 0)
+  if (poll_busy(run) < 0)
     return -1;
   return SLOT(run->driver, vs.driver.records) != Py_None;
 }
@@ -200,10 +211,9 @@ static int turn(vs_run_t *run) {
   if (run->ready->size > 0) /* a signal's handler, that ran in a method of the program's */
     timeout = 0.0;
   run->looked = timeout != 0.0 ? 0.0 : vs_clock();
-  looks = timeout != 0.0 || run->looked - run->polled > POLL_EVERY;
-  if (looks && timeout == 0.0 && give_way(run) < 0)
-    return -1;
-  if (looks && SLOT(run->driver, vs.driver.records) == Py_None && poll_io(run, timeout) < 0)
+  looks = timeout != 0.0 || run->looked - run->polled > run->every;
+  if (looks && SLOT(run->driver, vs.driver.records) == Py_None &&
+      (timeout != 0.0 ? poll_io(run, timeout) : poll_busy(run)) < 0)
     return -1;
   if (PyErr_CheckSignals() < 0)
     return -1;
@@ -256,6 +266,7 @@ static int prepare(vs_run_t *run, PyObject *self) {
   run->due = (vs_queue_t *) Py_NewRef(due);
   run->timers = (vs_timers_t *) Py_NewRef(timers);
   run->stride = 1;
+  run->every = POLL_EVERY;
   run->polled = run->waited = 0.0; /* the first turn looks for I/O, whatever is ready */
   return 1;
 }

@@ -2,7 +2,9 @@
 
 A poll costs more than a callback. So while callbacks keep the loop busy it is left out until
 _POLL_EVERY went by; and where callbacks take longer than that, there is one between two of them.
-The clock costs something, too: it is read after so many callbacks as take about half of that time.
+Where other threads compute, a poll takes as long as getting the GIL back, and is repeated only
+after as long again. The clock costs something, too: it is read after so many callbacks as take
+about half of that time.
 """
 
 from __future__ import annotations
@@ -27,13 +29,23 @@ _STRIDE_MAX = 32
 class Looks:
     """Of one run of the loop."""
 
-    __slots__ = ("_driver", "_loop", "_looked", "_pointer", "_polled", "_waited", "stride")
+    __slots__ = (
+        "_driver",
+        "_every",
+        "_loop",
+        "_looked",
+        "_pointer",
+        "_polled",
+        "_waited",
+        "stride",
+    )
 
     def __init__(self, loop: Core) -> None:
         self._loop = loop
         self._driver = loop._driver
         self._pointer = loop._driver.pointer
         self._polled = self._waited = 0.0  # the first turn looks for I/O, whatever is ready
+        self._every = _POLL_EVERY
         self._looked = 0.0  # at the clock
         self.stride = 1  # callbacks between two looks at the clock
 
@@ -46,7 +58,7 @@ class Looks:
                 self._waited = self._polled
         else:
             self._looked = now = _monotonic()
-            if now - self._polled > _POLL_EVERY and self._driver.records is None:
+            if now - self._polled > self._every and self._driver.records is None:
                 self._poll_busy()
 
     def between(self) -> bool:
@@ -62,7 +74,7 @@ class Looks:
             self.stride *= 2
         # What comes now is not for this turn, if that is the last, or began without debug mode.
         loop = self._loop
-        if now - self._polled <= _POLL_EVERY or loop._stopping or loop._debug:
+        if now - self._polled <= self._every or loop._stopping or loop._debug:
             return False
         self._poll_busy()
         return self._driver.records is not None
@@ -74,7 +86,9 @@ class Looks:
         self._polled = self._looked = _monotonic()
 
     def _poll_busy(self) -> None:
+        began = self._looked
         self._poll(0.0)
+        self._every = max(_POLL_EVERY, self._polled - began)
         if self._polled - self._waited > GIVE_WAY_EVERY:
             give_way()
             self._polled = self._waited = self._looked = _monotonic()
