@@ -85,7 +85,7 @@ def test_exception_of_a_thread_is_the_same_object(aio, loop):
     assert caught.value is error
 
 
-@pytest.mark.module_since("3.12", "the traceback is lost")
+@pytest.mark.module_since("3.13", "the traceback is lost, in 3.12.1 at least")
 @pytest.mark.parametrize("name", ["CancelledError", "InvalidStateError"])
 def test_exception_of_concurrent_futures_becomes_asyncios(aio, loop, name):
     source = ThreadFuture()

@@ -104,7 +104,8 @@ async def _connect(
                 # ties what is open to the first handle of libuv's that had it.
                 await sock_connect(loop, sock, address)
             else:
-                await _Connecting(loop, sock).run(sockaddr.pack(family, address))
+                raw = sockaddr.pack(family, address)
+                await _Connecting(loop, sock).run(raw)
         except OSError as exc:
             raise OSError(exc.errno, f"Connect call failed {address}") from None
         return sock
