@@ -98,14 +98,15 @@ async def _connect(
         sock.setblocking(False)
         if local_infos is not None:
             _bind_local(sock, family, local_infos, failures)
+        if sys.platform == "win32":
+            # libuv would connect a copy, of which this socket need not learn, and the system
+            # ties what is open to the first handle of libuv's that had it.
+            connecting = sock_connect(loop, sock, address)
+        else:
+            raw = sockaddr.pack(family, address)
+            connecting = _Connecting(loop, sock).run(raw)
         try:
-            if sys.platform == "win32":
-                # libuv would connect a copy, of which this socket need not learn, and the system
-                # ties what is open to the first handle of libuv's that had it.
-                await sock_connect(loop, sock, address)
-            else:
-                raw = sockaddr.pack(family, address)
-                await _Connecting(loop, sock).run(raw)
+            await connecting
         except OSError as exc:
             raise OSError(exc.errno, f"Connect call failed {address}") from None
         return sock
