@@ -202,7 +202,8 @@ def main() -> int:
     BUILD.mkdir(parents=True, exist_ok=True)
     rows = [Row(python) for python in pythons]
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(fill, rows))
+        # PyPy and free-threaded Pythons take the longest.
+        list(pool.map(fill, sorted(rows, key=lambda row: row.python.is_stable_abi)))
     print()
     print(*table(rows, columns), sep="\n")
     for row in rows:
