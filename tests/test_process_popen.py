@@ -92,8 +92,6 @@ def used_libuv(loop_kind, monkeypatch):
         "_spawn",
         lambda *args, **kwargs: started.append(1) or spawn(*args, **kwargs),
     )
-    # The other threads are the test runner's, and leave the environment alone.
-    monkeypatch.setattr(children, "_may_change_meanwhile", lambda env: False)
 
     def used():
         taken, started[:] = bool(started), []

@@ -9,7 +9,8 @@ Windows, VELOOP_SYSTEM_LIBUV, and Linux before 5.11, which has no close_range() 
 One thing differs, and is the hazard: Popen holds the GIL until exec, uv_spawn does not. Other
 threads run meanwhile, so the shim relies on nothing that they can change: a process that
 they fork does not keep uv_spawn waiting, and the child's environment is a copy, made under the GIL.
-PyPy's GIL is not to be had in C: there it is left to Popen as soon as there is another thread.
+Where C cannot have the GIL, on PyPy, or where there is none, it is a copy of os.environ as soon as
+there is another thread; what was set by C alone is not in that.
 
 `watch` finds out that a child is dead, by a pidfd or, where there is none, in a thread; on Windows
 by the handle that Popen has. None touches SIGCHLD. The child is reaped in the loop's thread, in the
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from .._uv import ffi, lib
 from .._uv.errors import check, error
 from .debug import logger
+from .gil import has_gil
 
 if TYPE_CHECKING:
     from .core import Core
@@ -46,8 +48,6 @@ else:
 OnExit = Callable[[int], object]
 
 _SHELL = "/system/bin/sh" if hasattr(sys, "getandroidapilevel") else "/bin/sh"
-
-_IS_PYPY = sys.implementation.name == "pypy"
 
 # subprocess.Popen's own name for what starts the child, as Python 3.11 to 3.15 call it. Another
 # version, another order: then it does the work itself.
@@ -69,9 +69,12 @@ def can_spawn() -> bool:
     )
 
 
-def _may_change_meanwhile(env: Any) -> bool:
-    """Could another thread change the environment while C copies it for the child?"""
-    return _IS_PYPY and env is None and threading.active_count() > 1
+def _environment() -> Any:
+    """What env=None means to C: None, or a copy where other threads might change it meanwhile."""
+    if threading.active_count() == 1 or has_gil():
+        return None
+    # Copied in one step, which is not to be had by what is public.
+    return os.environ._data.copy()  # type: ignore[attr-defined]
 
 
 class Popen(_Popen):
@@ -90,7 +93,7 @@ class Popen(_Popen):
         # The subprocess module's documentation names this switch, against vfork.
         vfork = getattr(subprocess, "_USE_VFORK", True)
         plain = all(named[name] is None for name in special)
-        if vfork and can_spawn() and plain and not _may_change_meanwhile(named["env"]):
+        if vfork and can_spawn() and plain:
             self._spawn(**named)
         else:
             super()._execute_child(*given)  # type: ignore[misc]
@@ -124,6 +127,8 @@ class Popen(_Popen):
             executable = args[0]
         sys.audit("subprocess.Popen", executable, args, cwd, env)
 
+        if env is None:
+            env = _environment()
         strings = _Strings()
         argv = strings.array([os.fsencode(arg) for arg in args])
         variables = ffi.NULL if env is None else strings.array(_variables(env))

@@ -10,8 +10,8 @@
 
 extern char **environ;
 
-/* Python's, of its stable ABI. Weak, for PyPy lacks them: there the copy is made without, and
- * children.py asks for none while there is another thread. */
+/* Python's, of its stable ABI. Weak, for PyPy lacks them. There, and where they are but there is no GIL, the
+ * copy is not safe from other threads, and children.py asks for none if there are any. */
 int PyGILState_Ensure(void) __attribute__((weak));
 void PyGILState_Release(int state) __attribute__((weak));
 
