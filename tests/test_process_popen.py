@@ -34,7 +34,7 @@ def is_open(fd):
     try: return os.readlink(f"/proc/self/fd/{fd}")
     except OSError: return ""
 print([fd for fd in range(200) if is_open(fd)], [is_open(fd) for fd in range(3)])
-print(os.getcwd(), os.environb, os.umask(0), flush=True)
+print(os.getcwd(), sorted(os.environb.items()), os.umask(0), flush=True)
 """
 )
 
@@ -75,6 +75,15 @@ def compare(loop, **options):
 def _no_posix_spawn(monkeypatch):
     """Popen itself may use it for some keywords, and glibc's leaves a trace in the signals."""
     monkeypatch.setattr(subprocess, "_USE_POSIX_SPAWN", False)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_threads(monkeypatch):
+    """Those that there are, are the test runner's, and leave the environment alone."""
+    import_veloop()
+    from veloop.loop import children
+
+    monkeypatch.setattr(children, "_may_change_meanwhile", lambda env: False)
 
 
 @pytest.fixture

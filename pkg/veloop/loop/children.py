@@ -9,8 +9,8 @@ Windows, VELOOP_SYSTEM_LIBUV, and Linux before 5.11, which has no close_range() 
 One thing differs, and is the hazard: Popen holds the GIL until exec, uv_spawn does not. Other
 threads run meanwhile, so the shim relies on nothing that they can change: a process that
 they fork does not keep uv_spawn waiting, and the child's environment is a copy, made under the GIL.
-Where C cannot have the GIL, on PyPy, or where there is none, it is a copy of os.environ as soon as
-there is another thread; what was set by C alone is not in that.
+PyPy's GIL is not to be had in C: there it is left to Popen as soon as there is another thread.
+Where there is no GIL it is a copy of os.environ then; what was set without that is not in it.
 
 `watch` finds out that a child is dead, by a pidfd or, where there is none, in a thread; on Windows
 by the handle that Popen has. None touches SIGCHLD. The child is reaped in the loop's thread, in the
@@ -47,6 +47,7 @@ else:
 
 OnExit = Callable[[int], object]
 
+_IS_PYPY = sys.implementation.name == "pypy"
 _SHELL = "/system/bin/sh" if hasattr(sys, "getandroidapilevel") else "/bin/sh"
 
 # subprocess.Popen's own name for what starts the child, as Python 3.11 to 3.15 call it. Another
@@ -69,12 +70,9 @@ def can_spawn() -> bool:
     )
 
 
-def _environment() -> Any:
-    """What env=None means to C: None, or a copy where other threads might change it meanwhile."""
-    if threading.active_count() == 1 or has_gil():
-        return None
-    # Copied in one step, which is not to be had by what is public.
-    return os.environ._data.copy()  # type: ignore[attr-defined]
+def _may_change_meanwhile(env: Any) -> bool:
+    """Could another thread change the environment while C copies it for the child?"""
+    return env is None and threading.active_count() > 1 and not has_gil()
 
 
 class Popen(_Popen):
@@ -93,6 +91,8 @@ class Popen(_Popen):
         # The subprocess module's documentation names this switch, against vfork.
         vfork = getattr(subprocess, "_USE_VFORK", True)
         plain = all(named[name] is None for name in special)
+        if _IS_PYPY and _may_change_meanwhile(named["env"]):
+            plain = False
         if vfork and can_spawn() and plain:
             self._spawn(**named)
         else:
@@ -127,8 +127,9 @@ class Popen(_Popen):
             executable = args[0]
         sys.audit("subprocess.Popen", executable, args, cwd, env)
 
-        if env is None:
-            env = _environment()
+        if _may_change_meanwhile(env):
+            # In one step, which is not to be had by what is public.
+            env = os.environ._data.copy()  # type: ignore[attr-defined]
         strings = _Strings()
         argv = strings.array([os.fsencode(arg) for arg in args])
         variables = ffi.NULL if env is None else strings.array(_variables(env))
