@@ -447,3 +447,25 @@ def test_threads_make_loops_where_the_standard_streams_are_closed(loop_kind):
             print("free")
     """
     assert run_script(loop_kind, script).stdout == "free\n"
+
+
+@pytest.mark.skipif(not LINUX, reason="libuv opens such numbers elsewhere: docs/platforms.md")
+def test_loops_are_made_while_a_thread_opens_files_at_the_number_of_a_standard_stream(loop_kind):
+    # That thread's file may be there when veloop looks, and be gone when libuv opens its own.
+    script = """
+        os.close(0)
+        done = threading.Event()
+
+        def open_and_close():
+            while not done.is_set():
+                os.close(os.open(os.devnull, os.O_RDONLY))
+
+        other = threading.Thread(target=open_and_close)
+        other.start()
+        for _ in range(4000):
+            new_event_loop().close()
+        done.set()
+        other.join()
+        print("made")
+    """
+    assert run_script(loop_kind, script).stdout == "made\n"

@@ -35,9 +35,9 @@ int vl_fault(int kind, const char *file);
 #define accept4(...) (vl_fault(VL_FAULT_ACCEPT, __FILE__) ? -1 : (accept4)(__VA_ARGS__))
 #define connect(...) (vl_fault(VL_FAULT_CONNECT, __FILE__) ? -1 : (connect)(__VA_ARGS__))
 #define socket(...) (vl_fault(VL_FAULT_OPEN, __FILE__) ? -1 : (socket)(__VA_ARGS__))
-#define pipe2(...) (vl_fault(VL_FAULT_OPEN, __FILE__) ? -1 : (pipe2)(__VA_ARGS__))
 /* The same, but port.c and epoll.c call these again. */
 #ifndef epoll_ctl
+#define pipe2(...) (vl_fault(VL_FAULT_OPEN, __FILE__) ? -1 : (pipe2)(__VA_ARGS__))
 #define sendmsg(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (sendmsg)(__VA_ARGS__))
 #define sendmmsg(...) (vl_fault(VL_FAULT_SEND, __FILE__) ? -1 : (sendmmsg)(__VA_ARGS__))
 #define epoll_ctl(epoll_fd, op, ...) \

@@ -85,18 +85,48 @@ pid_t vl_port_waitpid(pid_t pid, int *status, int options) {
 int vl_port_keeps_flags(int command) {
   return vl_port_spawn != NULL && (command == F_SETFL || command == F_SETFD);
 }
-#endif
 
 /* libuv asserts that no descriptor it closes is 0, 1 or 2. A program may have closed these, and
- * then a descriptor that libuv opens for itself would get the number: so they are occupied
- * while libuv opens some. By one thread at a time, for another would take what it sees there for
- * the program's. */
+ * then what libuv opens for itself would get such a number: it gets another one instead. */
+int vl_port_above_stdio(int fd) {
+  int copy;
+
+  if (fd < 0 || fd > STDERR_FILENO)
+    return fd;
+  copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  close(fd); /* succeeds, and so leaves errno alone */
+  return copy;
+}
+
+int vl_port_pipe2(int ends[2], int flags) {
+  if (pipe2(ends, flags) != 0)
+    return -1;
+  ends[0] = vl_port_above_stdio(ends[0]);
+  ends[1] = vl_port_above_stdio(ends[1]);
+  if (ends[0] != -1 && ends[1] != -1)
+    return 0;
+  if (ends[0] != -1)
+    close(ends[0]);
+  if (ends[1] != -1)
+    close(ends[1]);
+  return -1;
+}
+#endif
+
+/* Where we do not meet libuv's system calls, the three numbers are occupied while it opens
+ * something. By one thread at a time, for another would take what it sees there for the
+ * program's. That does not help against files that a thread opens for a moment outside of it. */
 #ifndef _WIN32
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#if defined(__linux__) && !defined(VL_SYSTEM_LIBUV)
+unsigned vl_port_occupy_stdio(void) { return 0; }
+void vl_port_vacate_stdio(unsigned occupied) { (void) occupied; }
+static void stdio_forked(void) {}
+#else
 enum { HOLDS_LOCK = 8 };
 
 static pthread_mutex_t stdio_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -151,6 +181,7 @@ static void stdio_forked(void) {
   pthread_mutex_init(&stdio_lock, NULL);
   vacate();
 }
+#endif
 
 int vl_port_copy_socket(int fd) {
   int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);

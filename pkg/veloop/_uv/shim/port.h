@@ -18,6 +18,8 @@
  * read, write, writev in stream.c; recvmsg, recvmmsg, sendmsg, sendmmsg: never wait if it is a socket,
  *   also where another process that has it cleared O_NONBLOCK, as a child does with its standard
  *   input. The accelerator keeps the GIL meanwhile; and a loop must not wait for one client.
+ * epoll_create1, eventfd, pipe2, open: never give a standard stream's number, which libuv would refuse
+ *   to close by aborting.
  * nthreads: how many threads the pool has. Kept by us for the same reason: a child that ends would
  *   wait, in libuv's destructor, for threads of the parent.
  * pthread_create: libuv aborts when it cannot have as many threads for its pool as it wants. It gets
@@ -60,6 +62,7 @@ int vl_port_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -70,6 +73,8 @@ int vl_port_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 int vl_port_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event);
 int vl_port_epoll_pwait(int epoll_fd, struct epoll_event *events, int max, int timeout,
                         const sigset_t *mask);
+int vl_port_above_stdio(int fd);
+int vl_port_pipe2(int ends[2], int flags);
 int vl_port_refuses(long number, long argument);
 long vl_port_refused(long number);
 struct mmsghdr;
@@ -86,6 +91,10 @@ ssize_t vl_port_writev(int fd, const struct iovec *pieces, int count);
 
 #define epoll_ctl vl_port_epoll_ctl
 #define epoll_pwait vl_port_epoll_pwait
+#define epoll_create1(flags) vl_port_above_stdio((epoll_create1)(flags))
+#define eventfd(value, flags) vl_port_above_stdio((eventfd)(value, flags))
+#define open(...) vl_port_above_stdio((open)(__VA_ARGS__))
+#define pipe2 vl_port_pipe2
 #define sendmsg vl_port_sendmsg
 #define sendmmsg vl_port_sendmmsg
 #define vl_port_first(a, ...) a
