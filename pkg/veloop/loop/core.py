@@ -238,7 +238,12 @@ class Core(asyncio.AbstractEventLoop):
         self.call_exception_handler(context)
 
     def _target_failed(self, target: Target, exc: BaseException) -> None:
-        """What protocols raise is caught where they are called; this is an error of ours."""
+        """What protocols raise is caught where they are called; this is an error of ours.
+
+        Or it is what the program's handler of a signal raised, which ends the run, as in asyncio.
+        """
+        if target == self._signals._on_event:
+            raise exc
         self.call_exception_handler(
             {"message": f"Error in the handling of an I/O event by {target!r}", "exception": exc}
         )

@@ -33,6 +33,13 @@ from .handles import Handle
 if TYPE_CHECKING:
     from .core import Core
 
+# PyPy's C handler ends the main thread's count of bytecodes, so that it looks for signals. If another
+# thread counts at that moment, this is undone, and the loop would sleep before anybody looks. A call
+# that changes no mask looks, too.
+_run_python_handlers = (
+    getattr(signal, "pthread_sigmask", None) if sys.implementation.name == "pypy" else None
+)
+
 
 def _caught(signum: int, frame: object) -> None:
     """Python's C handler has written the number to the wakeup descriptor, if there was room."""
@@ -128,6 +135,8 @@ class Signals:
             if not _readable(self._pair):  # else the rest is still to come
                 while self._maybe_lost:
                     self._call(self._maybe_lost.pop())
+        if _run_python_handlers is not None:
+            _run_python_handlers(signal.SIG_BLOCK, ())
 
     def _call(self, signum: int) -> None:
         handle = self.handlers.get(signum)
