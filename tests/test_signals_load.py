@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 
 import pytest
@@ -89,12 +88,10 @@ def test_signal_after_a_flood_that_filled_the_buffer_is_not_lost(loop_kind):
     assert run_script(loop_kind, script).stdout.splitlines() == ["[1, 1, 1] True"] * 3
 
 
-@pytest.mark.skipif(
-    not getattr(sys, "_is_gil_enabled", lambda: True)(),
-    reason="the free-threaded 3.14.9 that was tried crashes, with asyncio alone as well",
-)
 def test_different_signals_that_are_pending_together_all_arrive(loop):
-    numbers = (USR1, USR2, signal.SIGHUP, signal.SIGTERM, signal.SIGWINCH, signal.SIGURG)
+    # Five at once are too many for the stack that faulthandler makes for handlers: CPython 3.14 and
+    # 3.15 crash, without any loop.
+    numbers = (USR1, USR2, signal.SIGHUP, signal.SIGTERM)
 
     async def main():
         with handling(loop, *numbers) as calls:
