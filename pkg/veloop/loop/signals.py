@@ -33,9 +33,9 @@ from .handles import Handle
 if TYPE_CHECKING:
     from .core import Core
 
-# PyPy's C handler ends the main thread's count of bytecodes, so that it looks for signals. If another
-# thread counts at that moment, this is undone, and the loop would sleep before anybody looks. A call
-# that changes no mask looks, too.
+# PyPy's C handler ends the main thread's count of bytecodes, so that it looks for signals. If
+# another thread counts at that moment, this is undone, and the loop would sleep before anybody
+# looks. A call that changes no mask looks, too.
 _run_python_handlers = (
     getattr(signal, "pthread_sigmask", None) if sys.implementation.name == "pypy" else None
 )
