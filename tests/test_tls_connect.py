@@ -394,19 +394,20 @@ def test_truncated_at_every_byte(loop, server_side):
             )
             method = loop.connect_accepted_socket if server_side else loop.create_connection
             protocol = RecordingProtocol(loop)
-            task = loop.create_task(method(lambda: protocol, sock=near.dup(), **arguments))
+            sock = near.dup()
+            task = loop.create_task(method(lambda: protocol, sock=sock, **arguments))
             flight = await in_executor(first_flight, far)
             if length >= len(flight):
                 task.cancel()
                 with pytest.raises((asyncio.CancelledError, OSError)):
                     await task
-                await turns()
+                await until(lambda: sock.fileno() == -1)
                 return False
             far.sendall(flight[:length])
             far.shutdown(socket.SHUT_WR)
             with pytest.raises((ConnectionError, ssl.SSLError)):
                 await task
-            await turns()
+            await until(lambda: sock.fileno() == -1)
             assert protocol.names == []
             return True
 

@@ -1,7 +1,7 @@
 /* The turn: Core._run_until_stopped, which says what happens and why. */
 #include "speedups.h"
 
-/* While callbacks keep the loop busy it looks for I/O this often, as in core.py. */
+/* While callbacks keep the loop busy it looks for I/O this often, as in turn.py. */
 #define POLL_EVERY 25e-6
 #define LONGEST_SLEEP (24 * 3600.0)
 /* And where it gives the GIL up to look, this often for long enough, as in gil.py. */
