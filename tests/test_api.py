@@ -98,6 +98,15 @@ def test_modules_also_have_what_asyncios_of_that_name_has():
     assert not hasattr(sys, "no_such_name")  # others' modules are left alone
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio.graph is new in 3.14")
+@pytest.mark.parametrize("first", ["import veloop.graph", "import veloop; veloop.graph"])
+def test_call_graphs_module_also_has_what_asyncios_has(first):
+    code = f"{first}; from asyncio import graph as stock; "
+    code += "print([name for name in dir(stock) if not hasattr(veloop.graph, name)])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_program_that_checks_for_asyncios_classes_finds_ours():
     areas = {
         "locks": "Lock Event Condition Semaphore BoundedSemaphore Barrier",

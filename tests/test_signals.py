@@ -5,9 +5,12 @@ Ctrl-C, which needs processes of its own, is in test_signals_interrupt.py.
 
 import asyncio
 import contextvars
+import ctypes
 import os
 import signal
+import socket
 import threading
+import time
 
 import pytest
 
@@ -23,6 +26,7 @@ from helpers import (
     socket_pair,
     wait_until_idle,
 )
+from tcp_helpers import until
 
 pytestmark = pytest.mark.skipif(WINDOWS, reason="sends itself signals that Windows lacks")
 
@@ -386,6 +390,29 @@ def test_exception_of_the_programs_own_handler_ends_an_idle_run(loop, kill_when_
     assert run(loop, asyncio.sleep(0, "usable")) == "usable"
 
 
+def test_interrupt_that_comes_with_something_to_read_does_not_cost_its_waiter_the_news(loop):
+    class Interrupt(KeyboardInterrupt):
+        pass
+
+    def handler(number, frame):
+        raise Interrupt
+
+    send_signal = ctypes.CDLL(None)["raise"]  # back from it Python does not look for signals
+    before = signal.signal(USR1, handler)
+    try:
+        with socket_pair() as (left, right):
+            task = loop.create_task(loop.sock_recv(left, 10))
+            run_turns(loop)
+            loop.call_soon(right.send, b"x")
+            loop.call_soon(time.sleep, 0.001)  # so long that a turn looks for I/O behind it
+            loop.call_soon(send_signal, USR1)
+            with pytest.raises(Interrupt):
+                loop.run_forever()
+            assert run(loop, asyncio.wait_for(task, PATIENCE)) == b"x"
+    finally:
+        signal.signal(USR1, before)
+
+
 @pytest.mark.veloop_only("asyncio sleeps through a signal that comes just before it begins to wait")
 @pytest.mark.parametrize("idle", [False, True])
 def test_programs_own_handler_runs_when_the_signal_comes_on_the_way_to_the_poll(loop, idle):
@@ -409,6 +436,60 @@ def test_programs_own_handler_runs_when_the_signal_comes_on_the_way_to_the_poll(
                 loop.run_forever()
     finally:
         signal.signal(USR1, before)
+
+
+@pytest.fixture
+def program_wakeup():
+    """The program's own wakeup descriptor, and a handler: what comes there can be read."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        before = signal.signal(USR1, lambda number, frame: None)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        yield reader, writer
+        signal.set_wakeup_fd(-1)
+        signal.signal(USR1, before)
+
+
+def test_programs_own_wakeup_descriptor_is_told_while_the_loop_runs(loop, program_wakeup):
+    reader, writer = program_wakeup
+
+    async def main():
+        os.kill(os.getpid(), USR1)
+        return await asyncio.wait_for(loop.sock_recv(reader, 10), PATIENCE)
+
+    assert run(loop, main()) == bytes([USR1])
+    os.kill(os.getpid(), USR1)
+    assert reader.recv(10) == bytes([USR1])
+    assert signal.set_wakeup_fd(-1) == writer.fileno()
+
+
+@pytest.mark.veloop_only("Python writes to the number, whatever it is now")
+def test_programs_own_wakeup_descriptor_was_closed_and_its_number_is_another(loop, program_wakeup):
+    _, writer = program_wakeup
+    ours, theirs = socket.socketpair()
+    seen = []
+
+    async def main():
+        number = writer.fileno()
+        writer.close()
+        os.dup2(theirs.fileno(), number)
+        try:
+            loop.add_signal_handler(USR2, seen.append, USR2)
+            os.kill(os.getpid(), USR1)
+            os.kill(os.getpid(), USR2)
+            await asyncio.wait_for(until(lambda: seen), PATIENCE)
+            loop.remove_signal_handler(USR2)
+            ours.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                ours.recv(10)
+        finally:
+            signal.set_wakeup_fd(-1)
+            os.close(number)
+
+    with ours, theirs:
+        run(loop, main())
 
 
 def test_programs_own_handler_works_beside_the_loops(loop, program_handler):

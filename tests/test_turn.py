@@ -1,13 +1,14 @@
 """I/O while callbacks keep the loop busy: when it is found, and what runs before it."""
 
+import asyncio
 import socket
 import time
 
 import pytest
 
 import veloop
-from helpers import LINUX, RecordingProtocol, run_until
-from veloop.loop import turn
+from helpers import LINUX, RecordingProtocol, run, run_until
+from veloop.loop import gil, turn
 
 CALLBACKS = 40  # more than any loop runs without a look at the clock
 LONG = 50e-6  # seconds that each takes: longer than a busy loop waits until it looks for I/O
@@ -68,6 +69,13 @@ def test_data_that_came_in_a_long_turn_does_not_wait_for_all_of_the_next(loop, c
     assert order.index("data") < order.index(ADDED[-1])
 
 
+def test_timers_of_the_turn_come_before_data_that_came_in_it_and_what_was_added(loop, connections):
+    order = busy_turn(loop, connections)
+    loop.call_later(-1, order.append, "timer")
+    run_until(loop, lambda: "data" in order and ADDED[-1] in order)
+    assert order[: CALLBACKS + 2] == ["first", *OLD, "timer"]
+
+
 def test_data_that_comes_in_the_last_turn_does_not_prolong_it(loop, connections):
     order = busy_turn(loop, connections, loop.stop)
     loop.run_forever()
@@ -108,6 +116,37 @@ def test_polls_that_take_long_do_not_take_most_of_the_time(loop_kind, loop, monk
     # Half, and the first one.
     assert len(took) > 1
     assert sum(took) < 0.75 * (time.perf_counter() - begin)
+
+
+@pytest.mark.veloop_only("stops it where veloop polls")
+def test_process_that_was_stopped_in_a_poll_polls_soon_again(loop, connections, monkeypatch):
+    stopped, told = [], []
+    ((protocol, peer),) = connections(1, lambda: Telling(loop))
+    protocol.tell = told.append
+
+    def stop(*args):
+        if not stopped:
+            time.sleep(1)
+            stopped.append(1)
+
+    if veloop.accelerated:
+        # C has the function itself: it gets another body.
+        monkeypatch.setattr(gil, "stop", stop, raising=False)
+        monkeypatch.setattr(gil.checkpoint, "__code__", eval("lambda: stop()").__code__)
+    else:
+        real = turn.vl_loop_run
+        monkeypatch.setattr(turn, "vl_loop_run", lambda *args: (stop(), real(*args))[1])
+
+    async def main():
+        while not stopped:
+            await asyncio.sleep(0)
+        peer.sendall(b"x")
+        begin = time.perf_counter()
+        while not told:
+            await asyncio.sleep(0)
+        return time.perf_counter() - begin
+
+    assert run(loop, main()) < 0.5
 
 
 @pytest.mark.skipif(not LINUX, reason="what epoll tells is limited; and pairs that take 100 KiB")

@@ -216,23 +216,18 @@ _GRAPH = (
 )
 
 
-def _stand_in(name: str, module: Any) -> None:
-    """A module of ours that stands where programs expect asyncio's of that name also has what else
-    is there: `asyncio.tasks._current_tasks` or `asyncio.events.Handle`."""
-    stock = getattr(_asyncio, name, None)
-    if isinstance(stock, _ModuleType) and stock.__name__ == f"asyncio.{name}":
-        module.__getattr__ = _partial(getattr, stock)
-
-
+# A module of ours that stands where programs expect asyncio's of that name also has what else
+# is there: `asyncio.tasks._current_tasks` or `asyncio.events.Handle`. graph sees to it itself.
 for _name, _module in list(globals().items()):
-    _stand_in(_name, _module)
-del _name, _module
+    _stock = getattr(_asyncio, _name, None)
+    if isinstance(_stock, _ModuleType) and _stock.__name__ == f"asyncio.{_name}":
+        _module.__getattr__ = _partial(getattr, _stock)
+del _name, _module, _stock
 
 
 def __getattr__(name: str) -> Any:
     if name == "graph" or name in _GRAPH:
         graph = _import_module("veloop.graph")
-        _stand_in("graph", graph)
         return graph if name == "graph" else getattr(graph, name)
     if name in _POLICIES:
         from . import policies

@@ -27,6 +27,10 @@ __all__ = (
     "print_call_graph",
 )
 
+# Who takes this module for asyncio's finds what else is there.
+if sys.version_info >= (3, 14):
+    __getattr__ = functools.partial(getattr, asyncio.graph)
+
 
 class _Writer(Protocol):
     def write(self, text: str, /) -> object: ...

@@ -127,6 +127,8 @@ static int next_of(PyObject *iterator, int64_t *record) {
   return i < 4 ? -1 : 1;
 }
 
+/* An interrupt that came meanwhile would be raised by the target's first line: the record would be
+ * gone, and some things are told once. */
 int vs_dispatch_all(vs_run_t *run, PyObject *object) {
   vs_records_t *records = (vs_records_t *) object;
   int64_t record[4];
@@ -134,10 +136,10 @@ int vs_dispatch_all(vs_run_t *run, PyObject *object) {
 
   if (Py_TYPE(object) == &vs_records_type) {
     while (records->next < Py_SIZE(object))
-      if (dispatch(run, records->records[records->next++]) < 0)
+      if (PyErr_CheckSignals() < 0 || dispatch(run, records->records[records->next++]) < 0)
         return -1;
   } else {
-    while ((r = next_of(object, record)) != 0)
+    while ((r = PyErr_CheckSignals() < 0 ? -1 : next_of(object, record)) != 0)
       if (r < 0 || dispatch(run, record) < 0)
         return -1;
   }

@@ -1,7 +1,7 @@
 /* What the accelerator's files share.
  *
  * The accelerator has no classes of its own beside Python's: its functions take the place of
- * methods of Core, Handle, TimerHandle and StreamTransport, and read and write the same slots,
+ * methods of Core, handles, transports and streams, and read and write the same slots,
  * whose offsets install() looks up. What is rare they leave to the method they replaced.
  *
  * Two rules, for every function here. After whatever may run Python code (a call, a decref of an
@@ -9,8 +9,8 @@
  * read anew, and what is used further is owned. And no function leaves an object half changed
  * while such code runs.
  *
- * The GIL is kept for a run of libuv that does not sleep and for a write of at most 64 KiB. Neither
- * may wait, least of all for another thread of ours, which would wait for the GIL:
+ * The GIL is kept for a run of libuv that does not sleep, for a write of at most 64 KiB, and for
+ * a read of at most 256 KiB. None may wait, least of all for another thread of ours, which would wait for the GIL:
  *   - sockets are read and written with MSG_DONTWAIT (_uv/shim/port.h), for O_NONBLOCK is of the
  *     open file, which other processes may have, and may have cleared;
  *   - of a listener that is in blocking mode only the connection that it was told of is taken;

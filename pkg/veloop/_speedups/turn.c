@@ -3,6 +3,7 @@
 
 /* While callbacks keep the loop busy it looks for I/O this often, as in turn.py. */
 #define POLL_EVERY 25e-6
+#define POLL_RARELY 10e-3
 #define LONGEST_SLEEP (24 * 3600.0)
 /* And where it gives the GIL up to look, this often for long enough, as in gil.py. */
 #define GIVE_WAY_EVERY 5e-3
@@ -59,6 +60,7 @@ static int poll_io(vs_run_t *run, double timeout) {
     Py_END_ALLOW_THREADS
   }
   run->polled = run->looked = vs_clock();
+  run->every = POLL_EVERY;
   if (timeout != 0.0)
     run->waited = run->polled;
   return n == 0 ? 0 : take_records(run, n, taken);
@@ -75,13 +77,14 @@ static int give_way(vs_run_t *run) {
 }
 
 /* Callbacks are ready. A poll that took long, for the GIL was given away, is repeated only after as
- * long again. */
+ * long again; but the process may have been stopped meanwhile. */
 static int poll_busy(vs_run_t *run) {
-  double began = run->looked;
+  double began = run->looked, took;
 
   if (give_way(run) < 0 || poll_io(run, 0.0) < 0)
     return -1;
-  run->every = run->polled - began > POLL_EVERY ? run->polled - began : POLL_EVERY;
+  took = run->polled - began;
+  run->every = took < POLL_EVERY ? POLL_EVERY : took > POLL_RARELY ? POLL_RARELY : took;
   return 0;
 }
 
@@ -130,12 +133,13 @@ static int is_set(PyObject *loop, Py_ssize_t offset) {
 }
 
 /* Looks for I/O in the midst of the callbacks that are ready, if they take long. The clock is
- * looked at after so many of them as take half of POLL_EVERY. -> 1 if there are records, or -1. */
+ * looked at after so many of them as take half of POLL_EVERY. The timers of this turn come before what
+ * that brings, and before all that is added. -> 1 if there are records, or -1. */
 static int look_between(vs_run_t *run) {
   double now, took;
   int otherwise;
 
-  if (SLOT(run->driver, vs.driver.records) != Py_None)
+  if (SLOT(run->driver, vs.driver.records) != Py_None || run->due->size > 0)
     return 0;
   now = vs_clock();
   took = now - run->looked;

@@ -12,8 +12,10 @@ looks for that, so that then, too, each handler is called after the last signal 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import inspect
+import os
 import select
 import signal
 import socket
@@ -48,12 +50,16 @@ def _caught(signum: int, frame: object) -> None:
 
 
 class Signals:
-    __slots__ = ("__weakref__", "_before", "_loop", "_maybe_lost", "_pair", "_running", "handlers")
+    __slots__ = (
+        *("__weakref__", "_before", "_before_file", "_loop", "_maybe_lost", "_pair", "_running"),
+        "handlers",
+    )
 
     def __init__(self, loop: Core) -> None:
         self._loop = loop
         self._pair: tuple[socket.socket, socket.socket] | None = None
         self._before: int | None = None  # the wakeup descriptor of before we took it
+        self._before_file: _File = None  # and what it was
         self._running = False  # in the main thread
         self._maybe_lost: set[int] = set()
         self.handlers: dict[int, Handle] = {}
@@ -87,6 +93,7 @@ class Signals:
             return False
         if before != ours:
             self._before = before
+            self._before_file = _file_of(before)
         return True
 
     def _give_back(self) -> None:
@@ -128,6 +135,7 @@ class Signals:
 
     def _on_event(self, kind: int, size: int, offset: int) -> None:
         numbers = self._loop._driver.slab[offset : offset + size]
+        self._pass_on(numbers)
         for signum in numbers:
             self._call(signum)
         if self._maybe_lost:
@@ -137,6 +145,14 @@ class Signals:
                     self._call(self._maybe_lost.pop())
         if _run_python_handlers is not None:
             _run_python_handlers(signal.SIG_BLOCK, ())
+
+    def _pass_on(self, numbers: bytes) -> None:
+        """The program's own wakeup descriptor gets them as well, unless it is another file now."""
+        before = self._before
+        if before is not None and before != -1 and self._before_file is not None:
+            if _file_of(before) == self._before_file:
+                with contextlib.suppress(OSError):  # it is full, for one: Python says no more
+                    os.write(before, numbers)
 
     def _call(self, signum: int) -> None:
         handle = self.handlers.get(signum)
@@ -223,6 +239,16 @@ class Signals:
 _all: weakref.WeakSet[Signals] = weakref.WeakSet()
 
 _Pair = tuple[socket.socket, socket.socket] | None
+_File = tuple[int, int] | None
+
+
+def _file_of(fd: int) -> _File:
+    """Which file a descriptor is; None if it is none, or a socket of Windows."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 if sys.platform == "win32":

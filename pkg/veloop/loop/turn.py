@@ -3,8 +3,8 @@
 A poll costs more than a callback. So while callbacks keep the loop busy it is left out until
 _POLL_EVERY went by; and where callbacks take longer than that, there is one between two of them.
 Where other threads compute, a poll takes as long as getting the GIL back, and is repeated only
-after as long again. The clock costs something, too: it is read after so many callbacks as take
-about half of that time.
+after as long again, or _POLL_RARELY. The clock costs something, too: it is read after so many
+callbacks as take about half of that time.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ vl_loop_run = lib.vl_loop_run
 
 # While callbacks keep the loop busy it looks for I/O this often (seconds), not every turn.
 _POLL_EVERY = 25e-6
+_POLL_RARELY = 10e-3
 _STRIDE_MAX = 32
 
 
@@ -56,6 +57,7 @@ class Looks:
             if self._driver.records is None:
                 self._poll(timeout)
                 self._waited = self._polled
+                self._every = _POLL_EVERY
         else:
             self._looked = now = _monotonic()
             if now - self._polled > self._every and self._driver.records is None:
@@ -63,7 +65,8 @@ class Looks:
 
     def between(self) -> bool:
         """Poll between two callbacks of a turn, if it is time. -> are there records now?"""
-        if self._driver.records is not None:
+        # The timers of this turn come before what a poll brings, and before all that is added.
+        if self._driver.records is not None or self._loop._due:
             return False
         now = _monotonic()
         took = now - self._looked
@@ -88,7 +91,7 @@ class Looks:
     def _poll_busy(self) -> None:
         began = self._looked
         self._poll(0.0)
-        self._every = max(_POLL_EVERY, self._polled - began)
+        self._every = min(max(_POLL_EVERY, self._polled - began), _POLL_RARELY)
         if self._polled - self._waited > GIVE_WAY_EVERY:
             give_way()
             self._polled = self._waited = self._looked = _monotonic()
