@@ -423,7 +423,7 @@ def test_timers_of_one_time_fire_in_order_of_their_creation(loop):
     now[0] = 10.0
     run_turns(loop, 2)
     assert seen == [i for _, i in sorted(expected)]
-    assert not loop._timers.heap
+    assert not loop._timers.pending
 
 
 @pytest.mark.parametrize("when", [Fraction(1, 3), Decimal("0.1"), 0.1, 7])
@@ -447,7 +447,7 @@ def test_times_that_are_none(loop, when):
         loop.call_at(when, print)
     with pytest.raises(kind):
         loop.call_later(when, print)
-    assert not loop._timers.heap
+    assert not loop._timers.pending
 
 
 def test_call_later_reads_the_clock_once(loop):
@@ -464,7 +464,7 @@ def test_cancelled_timers_go(loop):
     for timer in timers:
         if timer not in keep:
             timer.cancel()
-    assert len(loop._timers.heap) < 400
+    assert loop._timers.pending < 400
     assert [each for each in timers if each._scheduled and not each._cancelled] == keep
     for timer in keep:
         timer.cancel()

@@ -118,6 +118,8 @@ class Frozen(veloop.EventLoop):
 
 
 def test_timer_without_a_time_fires_at_the_one_that_it_had(variant, monkeypatch):
+    if variant in ("python", "python containers"):
+        pytest.skip("like asyncio's these look at the timer again")
     loop = Frozen()
     seen = []
     timer = loop.call_at(1.0, seen.append, 1)

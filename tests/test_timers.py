@@ -194,6 +194,43 @@ def test_timers_and_cancellations_at_random(loop, clock):
         handle.cancel()
 
 
+@pytest.mark.parametrize(
+    "delay",
+    [
+        lambda rng, number: 30,
+        lambda rng, number: 10_000 if number == 0 else rng.choice([1, 5, 30]),
+        lambda rng, number: 200 - number % 200,
+        lambda rng, number: rng.choice([0, 0, 1, 50, 60, 61]),
+    ],
+    ids=["all the same", "one is far", "sooner and sooner", "near and far"],
+)
+def test_timers_fire_in_order_whatever_the_pattern(loop, clock, delay):
+    rng = random.Random(5)
+    fired, scheduled, live = [], [], {}
+    for number in range(4000):
+        when = clock.now + delay(rng, number)
+        live[number] = loop.call_at(when, lambda key=(when, number): fired.append(key))
+        scheduled.append((when, number))
+        if rng.random() < 0.3:
+            gone = rng.choice(list(live))
+            live.pop(gone).cancel()
+            scheduled = [key for key in scheduled if key[1] != gone]
+        if number % 20 == 0:
+            clock.advance(1)
+            run_turns(loop, 2)
+            due = sorted(key for key in scheduled if key[0] <= clock.now)
+            scheduled = [key for key in scheduled if key[0] > clock.now]
+            # Of the same time: as they were made. asyncio leaves that open.
+            seen = fired if type(loop).__module__.startswith("veloop") else sorted(fired)
+            assert [when for when, _ in fired] == [when for when, _ in due]
+            assert seen == due
+            for _, each in due:
+                del live[each]
+            fired.clear()
+    for handle in live.values():
+        handle.cancel()
+
+
 def test_timer_due_while_the_loop_did_not_run_fires_when_it_runs(loop, clock):
     seen = []
     loop.call_later(1, seen.append, 1)

@@ -1,4 +1,4 @@
-/* The timer heap: loop/timers.py with numbers. The same laws: timers of the same time fire in
+/* The timer heap: what loop/timers.py does, but all in one heap of numbers. The same laws: timers of the same time fire in
  * the order of their creation, a cancelled one goes when it comes to the top or when such are the
  * majority; here also at once if it is the last of the heap, as with a timeout that was not needed.
  *

@@ -1,4 +1,4 @@
-/* Timers: what Python sees of the heap, the same as in loop/timers.py. */
+/* Timers: what Python sees of the heap, as of loop/timers.py. */
 #include "speedups.h"
 
 static int timers_traverse(PyObject *self, visitproc visit, void *arg) {
@@ -104,6 +104,11 @@ static PyObject *timers_heap(PyObject *self, void *unused) {
   return list;
 }
 
+static PyObject *timers_pending(PyObject *self, void *unused) {
+  (void) unused;
+  return PyLong_FromSsize_t(((vs_timers_t *) self)->size);
+}
+
 static PyMethodDef timers_methods[] = {
     {"add", timers_add, METH_O, NULL},
     {"cancelled", timers_cancelled, METH_O, NULL},
@@ -115,14 +120,15 @@ static PyMethodDef timers_methods[] = {
 };
 
 static PyGetSetDef timers_getset[] = {
-    {"heap", timers_heap, NULL, "A copy of the heap, as loop/timers.py has it.", NULL},
+    {"pending", timers_pending, NULL, "How many there are, with those that are cancelled.", NULL},
+    {"heap", timers_heap, NULL, "A copy of the heap.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyTypeObject vs_timers_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "veloop._speedups.Timers",
-    .tp_doc = "The timer heap: see loop/timers.py.",
+    .tp_doc = "The timers, all in a heap: see loop/timers.py.",
     .tp_basicsize = sizeof(vs_timers_t),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = PyType_GenericNew,

@@ -140,12 +140,12 @@ class Core(asyncio.AbstractEventLoop):
         while True:
             if ready or due or self._stopping:
                 timeout = 0.0
-            elif timers.heap:
+            elif timers.pending:
                 timeout = self._sleep_time()
             else:
                 timeout = -1.0
             looks.at_start(timeout)
-            if timers.heap:
+            if timers.pending:
                 timers.pop_due(self.time(), due)
             if self._debug:
                 debug.run_all(self)
@@ -463,7 +463,7 @@ class Core(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, timer: asyncio.TimerHandle) -> None:
         """asyncio.TimerHandle.cancel() calls this."""
-        # Any thread may cancel, but only the loop's own may rebuild the heap under the loop.
+        # Any thread may cancel, but only the loop's own may tidy up under the loop.
         if self._timers.cancelled(timer) and self._thread_id in (  # type: ignore[arg-type]
             None,
             threading.get_ident(),

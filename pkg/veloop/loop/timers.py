@@ -1,80 +1,141 @@
-"""The timer heap. Pure data: no clock and no I/O in here.
+"""The timers of a loop. Pure data: no clock and no I/O in here.
 
-Entries are tuples, so that heapq compares numbers and never calls back into Python, and timers
-of the same time fire in the order of their creation. A cancelled timer lets go of its callback
-at once; its entry goes when it comes to the top, or when such entries are the majority.
+Most timers are timeouts: made in about the order in which they are due, and cancelled before. So
+the times are cut in two at a boundary. What is due behind it lies in a list as it came, which
+costs least. When all before it are gone that list is sorted, which takes little time if it nearly
+is, and its first half comes before the boundary. What is made later for a time before that goes
+into a heap, of tuples, so that heapq compares numbers; if the heap grows larger than the rest, one
+timer of a far time was taken for a boundary, and all are sorted anew.
+
+Timers of the same time fire in the order of their creation. A cancelled timer lets go of its
+callback at once; it goes itself when its turn comes, or when such are the majority.
 """
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 
 from .handles import TimerHandle
 from .heap import heapify, heappop, heappush
 
-_COMPACT_FROM = 100  # below this many entries, cancelled ones are not worth looking for
+_COMPACT_FROM = 100  # below this many, cancelled ones are not worth looking for
+_HEAP_MAX = 64  # so many are no harm in the heap, though the rest be fewer
+
+_when = operator.attrgetter("_when")
 
 
 class Timers:
-    __slots__ = ("_cancelled", "_order", "heap")
+    """`pending` timers, some of them cancelled."""
+
+    __slots__ = ("_boundary", "_cancelled", "_far", "_heap", "_next", "_order", "pending")
 
     def __init__(self) -> None:
-        self.heap: list[tuple[float, int, TimerHandle]] = []
-        self._order = 0  # of the last one
+        self._next: list[TimerHandle] = []  # up to the boundary: sorted, the earliest last
+        self._heap: list[tuple[float, int, TimerHandle]] = []  # before it, and made later
+        self._far: list[TimerHandle] = []  # from it on
+        self._boundary = float("-inf")
+        self._order = 0  # of the last one in the heap
         self._cancelled = 0
+        self.pending = 0
 
     def add(self, timer: TimerHandle) -> None:
-        self._order = order = self._order + 1
-        heappush(self.heap, (timer._when, order, timer))
+        if timer._when >= self._boundary:
+            self._far.append(timer)
+        else:
+            self._order = order = self._order + 1
+            heap = self._heap
+            heappush(heap, (timer._when, order, timer))
+            if len(heap) > _HEAP_MAX and len(heap) * 2 > self.pending:
+                heap.sort()
+                self._far = [*self._next[::-1], *(entry[2] for entry in heap), *self._far]
+                self._heap = []
+                self._sort()
         timer._scheduled = True
+        self.pending += 1
+
+    def _sort(self) -> list[TimerHandle]:
+        """Put the boundary into the middle of those behind it. -> those that are before it now."""
+        far = self._far
+        if len(far) == 1:
+            self._next, self._far, self._boundary = far, [], far[0]._when
+            return far
+        far.sort(key=_when)
+        middle = len(far) // 2
+        following = far[middle - 1 :: -1]
+        self._next, self._far, self._boundary = following, far[middle:], following[0]._when
+        return following
 
     def cancelled(self, timer: TimerHandle) -> bool:
         """`timer` is being cancelled. -> whether `compact` is worth the while."""
         if not timer._scheduled:
             return False
         self._cancelled += 1
-        return self._cancelled > _COMPACT_FROM and self._cancelled * 2 > len(self.heap)
+        return self._cancelled > _COMPACT_FROM and self._cancelled * 2 > self.pending
 
     def compact(self, timer: TimerHandle) -> None:
-        """Drop the entries of cancelled timers; `timer` itself will be marked after this call."""
-        timer._scheduled = False
-        live = []
-        for entry in self.heap:
-            if entry[2]._cancelled or entry[2] is timer:
-                entry[2]._scheduled = False
-            else:
-                live.append(entry)
-        heapify(live)
-        self.heap = live
+        """Drop the cancelled timers; `timer` itself will be marked after this call."""
+        self._next = [each for each in self._next if _stays(each, timer)]
+        self._far = [each for each in self._far if _stays(each, timer)]
+        heap = [entry for entry in self._heap if _stays(entry[2], timer)]
+        heapify(heap)
+        self._heap = heap
         self._cancelled = 0
+        self.pending = len(self._next) + len(self._far) + len(heap)
 
     def next_when(self) -> float | None:
         """The time of the earliest live timer."""
-        heap = self.heap
-        while heap:
-            when, _, timer = heap[0]
-            if not timer._cancelled:
-                return when
-            self._pop()
+        following, heap = self._next, self._heap
+        while self.pending:
+            if not (following or heap):
+                following = self._sort()
+            if following and not (heap and heap[0][0] < following[-1]._when):
+                timer = following[-1]
+                if not timer._cancelled:
+                    return timer._when
+                following.pop()
+            else:
+                when, _, timer = heap[0]
+                if not timer._cancelled:
+                    return when
+                heappop(heap)
+            self.pending -= 1
+            self._cancelled -= 1
+            timer._scheduled = False
         return None
 
     def pop_due(self, now: float, due: deque[TimerHandle]) -> None:
         """Move the timers that are due to `due`, in the order in which they fire."""
-        heap = self.heap
-        while heap and not heap[0][0] > now:  # so that a NaN does not stay for ever
-            timer = self._pop()
-            if not timer._cancelled:
+        following, heap = self._next, self._heap
+        while self.pending:
+            if not (following or heap):
+                following = self._sort()
+            if following and not (heap and heap[0][0] < following[-1]._when):
+                if following[-1]._when > now:
+                    break
+                timer = following.pop()
+            else:
+                if heap[0][0] > now:
+                    break
+                timer = heappop(heap)[2]
+            self.pending -= 1
+            timer._scheduled = False
+            if timer._cancelled:
+                self._cancelled -= 1
+            else:
                 due.append(timer)
 
-    def _pop(self) -> TimerHandle:
-        timer: TimerHandle = heappop(self.heap)[2]
-        timer._scheduled = False
-        if timer._cancelled:
-            self._cancelled -= 1
-        return timer
-
     def clear(self) -> None:
-        for _, _, timer in self.heap:
+        for timer in (*self._next, *self._far, *(entry[2] for entry in self._heap)):
             timer._scheduled = False
-        self.heap.clear()
-        self._cancelled = 0
+        self._next.clear()
+        self._far.clear()
+        self._heap.clear()
+        self._cancelled = self.pending = 0
+
+
+def _stays(timer: TimerHandle, gone: TimerHandle) -> bool:
+    if timer._cancelled or timer is gone:
+        timer._scheduled = False
+        return False
+    return True
