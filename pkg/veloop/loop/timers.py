@@ -48,8 +48,9 @@ class Timers:
             heappush(heap, (timer._when, order, timer))
             if len(heap) > _HEAP_MAX and len(heap) * 2 > self.pending:
                 heap.sort()
-                self._far = [*self._next[::-1], *(entry[2] for entry in heap), *self._far]
-                self._heap = []
+                made_later = [entry[2] for entry in heap]
+                self._far = self._next[::-1] + made_later + self._far
+                self._next, self._heap = [], []
                 self._sort()
         timer._scheduled = True
         self.pending += 1
@@ -86,14 +87,14 @@ class Timers:
     def next_when(self) -> float | None:
         """The time of the earliest live timer."""
         following, heap = self._next, self._heap
-        while self.pending:
+        while following or heap or self._far:
             if not (following or heap):
                 following = self._sort()
             if following and not (heap and heap[0][0] < following[-1]._when):
                 timer = following[-1]
                 if not timer._cancelled:
                     return timer._when
-                following.pop()
+                del following[-1]
             else:
                 when, _, timer = heap[0]
                 if not timer._cancelled:
@@ -107,13 +108,14 @@ class Timers:
     def pop_due(self, now: float, due: deque[TimerHandle]) -> None:
         """Move the timers that are due to `due`, in the order in which they fire."""
         following, heap = self._next, self._heap
-        while self.pending:
+        while following or heap or self._far:
             if not (following or heap):
                 following = self._sort()
             if following and not (heap and heap[0][0] < following[-1]._when):
-                if following[-1]._when > now:
+                timer = following[-1]
+                if timer._when > now:
                     break
-                timer = following.pop()
+                del following[-1]  # unlike a call this is no place for an interrupt
             else:
                 if heap[0][0] > now:
                     break
