@@ -14,13 +14,18 @@ callback at once; it goes itself when its turn comes, or when such are the major
 from __future__ import annotations
 
 import operator
+import sys
 from collections import deque
 
 from .handles import TimerHandle
 from .heap import heapify, heappop, heappush
 
 _COMPACT_FROM = 100  # below this many, cancelled ones are not worth looking for
-_HEAP_MAX = 64  # so many are no harm in the heap, though the rest be fewer
+
+# A program may set timers in other threads; that is wrong, but with the GIL harmless. Without it,
+# all are in the heap, for heapq's functions have a lock there.
+_SORTS = getattr(sys, "_is_gil_enabled", lambda: True)()
+_HEAP_MAX = 64 if _SORTS else sys.maxsize  # so many are no harm, though the rest be fewer
 
 _when = operator.attrgetter("_when")
 
@@ -34,7 +39,7 @@ class Timers:
         self._next: list[TimerHandle] = []  # up to the boundary: sorted, the earliest last
         self._heap: list[tuple[float, int, TimerHandle]] = []  # before it, and made later
         self._far: list[TimerHandle] = []  # from it on
-        self._boundary = float("-inf")
+        self._boundary = float("-inf" if _SORTS else "inf")
         self._order = 0  # of the last one in the heap
         self._cancelled = 0
         self.pending = 0
@@ -44,28 +49,30 @@ class Timers:
             self._far.append(timer)
         else:
             self._order = order = self._order + 1
-            heap = self._heap
-            heappush(heap, (timer._when, order, timer))
-            if len(heap) > _HEAP_MAX and len(heap) * 2 > self.pending:
-                heap.sort()
-                made_later = [entry[2] for entry in heap]
-                self._far = self._next[::-1] + made_later + self._far
-                self._next, self._heap = [], []
-                self._sort()
+            heappush(self._heap, (timer._when, order, timer))
         timer._scheduled = True
         self.pending += 1
 
     def _sort(self) -> list[TimerHandle]:
         """Put the boundary into the middle of those behind it. -> those that are before it now."""
         far = self._far
-        if len(far) == 1:
-            self._next, self._far, self._boundary = far, [], far[0]._when
-            return far
+        size = len(far)
+        middle = 1 if size == 1 else size // 2
         far.sort(key=_when)
-        middle = len(far) // 2
         following = far[middle - 1 :: -1]
-        self._next, self._far, self._boundary = following, far[middle:], following[0]._when
+        self._next, self._far, self._boundary = following, far[middle:size], following[0]._when
+        for timer in far[size:]:  # that another thread has added meanwhile
+            self.pending -= 1
+            self.add(timer)
         return following
+
+    def _empty_heap(self) -> None:
+        """Sort all anew."""
+        self._heap.sort()
+        made_later = [entry[2] for entry in self._heap]
+        self._far = self._next[::-1] + made_later + self._far
+        self._next, self._heap = [], []
+        self._sort()
 
     def cancelled(self, timer: TimerHandle) -> bool:
         """`timer` is being cancelled. -> whether `compact` is worth the while."""
@@ -107,6 +114,8 @@ class Timers:
 
     def pop_due(self, now: float, due: deque[TimerHandle]) -> None:
         """Move the timers that are due to `due`, in the order in which they fire."""
+        if len(self._heap) > _HEAP_MAX and len(self._heap) * 2 > self.pending:
+            self._empty_heap()
         following, heap = self._next, self._heap
         while following or heap or self._far:
             if not (following or heap):
