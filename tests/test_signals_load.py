@@ -10,9 +10,11 @@ import threading
 
 import pytest
 
+import veloop
 from children import run_script
 from helpers import PATIENCE, WINDOWS, Background, run, socket_pair
 from tcp_helpers import until
+from veloop.loop import signals
 
 pytestmark = pytest.mark.skipif(WINDOWS, reason="sends itself signals that Windows lacks")
 
@@ -64,6 +66,25 @@ def test_flood_of_kills_from_another_process(loop):
             await beyond(calls, USR1, before)
 
     run(loop, main())
+
+
+def test_handler_that_a_flood_interrupts_again_and_again_does_not_fill_the_stack(monkeypatch):
+    checked = []
+
+    def check(self, number):
+        checked.append(number)
+        if len(checked) < 5000:
+            signals._caught(USR1 if len(checked) % 2 else USR2, None)  # as a signal would
+
+    monkeypatch.setattr(signals.Signals, "_check_room", check)
+    loop = veloop.new_event_loop()
+    loop.add_signal_handler(USR1, print)
+    try:
+        signals._caught(USR1, None)
+    finally:
+        loop.remove_signal_handler(USR1)
+        loop.close()
+    assert len(checked) >= 5000  # other loops that are still there are asked as well
 
 
 @pytest.mark.veloop_only("asyncio loses what its buffer has no room for")

@@ -43,10 +43,28 @@ _run_python_handlers = (
 )
 
 
+_noted: set[int] = set()
+_is_checking = False
+
+
 def _caught(signum: int, frame: object) -> None:
-    """Python's C handler has written the number to the wakeup descriptor, if there was room."""
-    for signals in list(_all):
-        signals._check_room(signum)
+    """Python's C handler has written the number to the wakeup descriptor, if there was room.
+
+    In a flood this is interrupted by itself: what comes then is left to the first call, for else
+    they would lie one in the other until the stack is full.
+    """
+    global _is_checking
+    _noted.add(signum)
+    if _is_checking:
+        return
+    while _noted:
+        _is_checking = True
+        try:
+            number = _noted.pop()
+            for signals in list(_all):
+                signals._check_room(number)
+        finally:
+            _is_checking = False
 
 
 class Signals:
