@@ -1,5 +1,5 @@
-/* The timer heap: what loop/timers.py does, but all in one heap of numbers. The same laws: timers of the same time fire in
- * the order of their creation, a cancelled one goes when it comes to the top or when such are the
+/* The timer heap: what loop/timers.py does, but all in one heap of numbers. The same laws: timers
+ * of the same time fire in the order of their creation, a cancelled one goes when it comes to the top or when such are the
  * majority; here also at once if it is the last of the heap, as with a timeout that was not needed.
  *
  * No Python code runs while the heap is being changed, so any thread may cancel a timer. What a

@@ -10,7 +10,8 @@
  * while such code runs.
  *
  * The GIL is kept for a run of libuv that does not sleep, for a write of at most 64 KiB, and for
- * a read of at most 256 KiB. None may wait, least of all for another thread of ours, which would wait for the GIL:
+ * a read of at most 256 KiB. None may wait, least of all for another thread of ours, which would
+ * wait for the GIL:
  *   - sockets are read and written with MSG_DONTWAIT (_uv/shim/port.h), for O_NONBLOCK is of the
  *     open file, which other processes may have, and may have cleared;
  *   - of a listener that is in blocking mode only the connection that it was told of is taken;
