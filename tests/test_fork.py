@@ -474,6 +474,15 @@ def test_fork_while_other_threads_make_and_close_loops(loop_kind):
         """
         done = threading.Event()
 
+        def use():
+            # Not by run(): without the GIL asyncio.all_tasks() has a lock for all threads, that
+            # the child may inherit locked (CPython 3.14).
+            loop = new_event_loop()
+            try:
+                loop.run_until_complete(busy())
+            finally:
+                loop.close()
+
         async def busy():
             loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(int)
@@ -482,18 +491,15 @@ def test_fork_while_other_threads_make_and_close_loops(loop_kind):
 
         def work():
             while not done.is_set():
-                run(busy())
+                use()
 
-        def child():
-            run(busy())
-
-        run(busy())  # imports what is needed: a fork may tear Python's locks of modules, too
+        use()  # imports what is needed: a fork may tear Python's locks of modules, too
         threads = [threading.Thread(target=work) for _ in range(3)]
         for thread in threads:
             thread.start()
         # PyPy's children take half a second each: all of its memory is collected there.
         for _ in range(10 if sys.implementation.name == "pypy" else 50):
-            fork(child)
+            fork(use)
         done.set()
         for thread in threads:
             thread.join()

@@ -7,6 +7,7 @@ either's methods on the other's queue and timers, for what is rare goes from one
 import asyncio
 import contextvars
 import functools
+import math
 import random
 import signal
 import sys
@@ -472,36 +473,59 @@ def test_cancelled_timers_go(loop):
     assert not any(each._scheduled for each in timers)
 
 
-def test_timers_behave_as_pythons_under_random_use(variant):
+TIMES = {
+    "float": lambda rng, step: float(rng.randrange(100) + step // 30),
+    "most at the end": lambda rng, step: step // 30 + (90.0 if rng.random() < 0.9 else 5.0),
+    "far": lambda rng, step: rng.choice([1e6, math.inf, step / 30, step // 30]),
+    "fraction": lambda rng, step: Fraction(rng.randrange(300) + step // 10, 3),
+    "fraction now and then": lambda rng, step: (Fraction if rng.random() < 0.01 else float)(
+        rng.randrange(60) + step // 30
+    ),
+}
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("seed", range(5))
+def test_timers_behave_as_pythons_under_random_use(variant, time, seed):
     if variant != "accelerated":
         pytest.skip("compares the two by itself")
     from veloop import _speedups
 
-    rng = random.Random(11)
+    rng = random.Random(seed)
     loop = veloop.new_event_loop()
     ours, theirs, due = _speedups.Timers(), timers.Timers(), {}
     pairs = []
     for step in range(3000):
         action = rng.random()
-        if action < 0.5:
-            when = float(rng.randrange(100) + step // 30)
+        if action < 0.6:
+            when = TIMES[time](rng, step)
             pair = [TimerHandle(when, print, (step,), loop) for _ in range(2)]
             pairs.append(pair)
             ours.add(pair[0])
             theirs.add(pair[1])
         elif action < 0.8 and pairs:
-            for heap, timer in zip((ours, theirs), rng.choice(pairs), strict=True):
+            # A new one more often than any: that is what happens to a timeout.
+            chosen = pairs[-1] if rng.random() < 0.3 else rng.choice(pairs)
+            for each, timer in zip((ours, theirs), chosen, strict=True):
                 if not timer._cancelled:
-                    if heap.cancelled(timer):
-                        heap.compact(timer)
+                    if each.cancelled(timer):
+                        each.compact(timer)
                     timer._cancelled = True
         elif action < 0.9:
-            assert ours.next_when() == theirs.next_when()
+            when = theirs.next_when()
+            assert ours.next_when() == (None if when is None else float(when))
         else:
             due = [_speedups.Queue(), deque()]
-            ours.pop_due(float(step // 30), due[0])
-            theirs.pop_due(float(step // 30), due[1])
+            now = step / 30 if rng.random() < 0.5 else Fraction(step, 30)
+            ours.pop_due(now, due[0])
+            theirs.pop_due(now, due[1])
             assert [each._args for each in due[0]] == [each._args for each in due[1]]
+        if step % 100 == 0:
+            live = [pair for pair in pairs if pair[0]._scheduled and not pair[0]._cancelled]
+            assert {id(pair[0]) for pair in live} == {
+                id(each) for each in ours.scheduled if not each._cancelled
+            }
+            assert all(pair[1]._scheduled for pair in live)
     ours.clear()
     theirs.clear()
     assert ours.next_when() is theirs.next_when() is None

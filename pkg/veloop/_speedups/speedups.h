@@ -194,30 +194,7 @@ static inline int vs_is_plain(PyObject *loop) {
          vs_is_queue(SLOT(loop, vs.core.ready));
 }
 
-/* ----------------------------------------------------------- heap.c, timers.c: the timer heap */
-
-typedef struct {
-  double when;
-  uint64_t order;
-  PyObject *timer;
-} vs_entry_t;
-
-typedef struct {
-  PyObject_HEAD
-  vs_entry_t *heap;
-  Py_ssize_t size, capacity, cancelled;
-  uint64_t next;
-} vs_timers_t;
-
-extern PyTypeObject vs_timers_type;
-#define vs_is_timers(object) ((object) != NULL && Py_TYPE(object) == &vs_timers_type)
-
-int vs_timers_add(vs_timers_t *timers, PyObject *timer);
-int vs_timers_cancelled(vs_timers_t *timers, PyObject *timer);
-int vs_timers_compact(vs_timers_t *timers, PyObject *timer);
-void vs_timers_clear(vs_timers_t *timers);
-int vs_timers_next_when(vs_timers_t *timers, double *when); /* -> whether there is one */
-int vs_timers_pop_due(vs_timers_t *timers, PyObject *now, vs_queue_t *due);
+#include "timers.h"
 
 /* ------------------------------------------------------------------- records.c, handle.c ... */
 

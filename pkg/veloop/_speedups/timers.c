@@ -1,12 +1,12 @@
-/* Timers: what Python sees of the heap, as of loop/timers.py. */
+/* Timers: what Python sees of them, as of loop/timers.py. */
 #include "speedups.h"
 
 static int timers_traverse(PyObject *self, visitproc visit, void *arg) {
   vs_timers_t *timers = (vs_timers_t *) self;
   Py_ssize_t i;
 
-  for (i = 0; i < timers->size; i++) {
-    int r = vs_handle_visit(timers->heap[i].timer, visit, arg);
+  for (i = 0; i < vs_timers_pending(timers); i++) {
+    int r = vs_handle_visit(vs_timers_at(timers, i), visit, arg);
 
     if (r != 0)
       return r;
@@ -22,7 +22,8 @@ static int timers_clear(PyObject *self) {
 static void timers_dealloc(PyObject *self) {
   PyObject_GC_UnTrack(self);
   vs_timers_clear((vs_timers_t *) self);
-  PyMem_Free(((vs_timers_t *) self)->heap); /* of timers that were added meanwhile */
+  PyMem_Free(((vs_timers_t *) self)->list); /* of timers that were added meanwhile */
+  PyMem_Free(((vs_timers_t *) self)->heap.entries);
   Py_TYPE(self)->tp_free(self);
 }
 
@@ -53,9 +54,12 @@ static PyObject *timers_compact(PyObject *self, PyObject *timer) {
 
 static PyObject *timers_next_when(PyObject *self, PyObject *unused) {
   double when;
+  int r = vs_timers_next_when((vs_timers_t *) self, &when);
 
   (void) unused;
-  if (!vs_timers_next_when((vs_timers_t *) self, &when))
+  if (r < 0)
+    return NULL;
+  if (r == 0)
     Py_RETURN_NONE;
   return PyFloat_FromDouble(when);
 }
@@ -75,30 +79,22 @@ static PyObject *timers_clear_method(PyObject *self, PyObject *unused) {
   Py_RETURN_NONE;
 }
 
-static PyObject *timers_heap(PyObject *self, void *unused) {
+static PyObject *timers_scheduled(PyObject *self, void *unused) {
   vs_timers_t *timers = (vs_timers_t *) self;
-  Py_ssize_t size = timers->size, i;
-  vs_entry_t *copy = PyMem_New(vs_entry_t, (size_t) size + 1);
-  PyObject *list, *entry;
+  Py_ssize_t size = vs_timers_pending(timers), i;
+  PyObject **copy = PyMem_New(PyObject *, (size_t) size + 1), *list;
 
   (void) unused;
   if (copy == NULL)
     return PyErr_NoMemory();
-  /* Whatever is made from here on may start the garbage collector, which may change the heap. */
-  for (i = 0; i < size; i++) {
-    copy[i] = timers->heap[i];
-    Py_INCREF(copy[i].timer);
-  }
+  /* Whatever is made from here on may start the garbage collector, which may change them. */
+  for (i = 0; i < size; i++)
+    copy[i] = Py_NewRef(vs_timers_at(timers, i));
   list = PyList_New(0);
   for (i = 0; i < size; i++) {
-    if (list != NULL) {
-      entry = Py_BuildValue("dKO", copy[i].when, (unsigned long long) copy[i].order,
-                            copy[i].timer);
-      if (entry == NULL || PyList_Append(list, entry) < 0)
-        Py_CLEAR(list);
-      Py_XDECREF(entry);
-    }
-    vs_handle_drop(copy[i].timer);
+    if (list != NULL && PyList_Append(list, copy[i]) < 0)
+      Py_CLEAR(list);
+    vs_handle_drop(copy[i]);
   }
   PyMem_Free(copy);
   return list;
@@ -106,7 +102,7 @@ static PyObject *timers_heap(PyObject *self, void *unused) {
 
 static PyObject *timers_pending(PyObject *self, void *unused) {
   (void) unused;
-  return PyLong_FromSsize_t(((vs_timers_t *) self)->size);
+  return PyLong_FromSsize_t(vs_timers_pending((vs_timers_t *) self));
 }
 
 static PyMethodDef timers_methods[] = {
@@ -121,14 +117,14 @@ static PyMethodDef timers_methods[] = {
 
 static PyGetSetDef timers_getset[] = {
     {"pending", timers_pending, NULL, "How many there are, with those that are cancelled.", NULL},
-    {"heap", timers_heap, NULL, "A copy of the heap.", NULL},
+    {"scheduled", timers_scheduled, NULL, "The same, in no order.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyTypeObject vs_timers_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "veloop._speedups.Timers",
-    .tp_doc = "The timers, all in a heap: see loop/timers.py.",
+    .tp_doc = "The timers: see loop/timers.py.",
     .tp_basicsize = sizeof(vs_timers_t),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = PyType_GenericNew,

@@ -92,11 +92,11 @@ static int poll_busy(vs_run_t *run) {
 static int sleep_time(vs_run_t *run, double *seconds) {
   PyObject *number;
   double when = 0.0;
+  int r = run->asks ? 1 : vs_timers_next_when(run->timers, &when);
 
-  if (!run->asks && !vs_timers_next_when(run->timers, &when)) {
-    *seconds = -1.0;
-    return 0;
-  }
+  *seconds = -1.0;
+  if (r <= 0)
+    return r;
   number = run->asks ? PyObject_CallMethodNoArgs(run->loop, vs.names.sleep_time)
                      : vs_time(run->loop);
   if (number == NULL)
@@ -210,7 +210,7 @@ static int turn(vs_run_t *run) {
     return -1;
   if (run->ready->size > 0 || run->due->size > 0 || stopping)
     timeout = 0.0;
-  else if (run->timers->size > 0 && sleep_time(run, &timeout) < 0)
+  else if (vs_timers_pending(run->timers) > 0 && sleep_time(run, &timeout) < 0)
     return -1;
   if (run->ready->size > 0) /* a signal's handler, that ran in a method of the program's */
     timeout = 0.0;
@@ -221,7 +221,7 @@ static int turn(vs_run_t *run) {
     return -1;
   if (PyErr_CheckSignals() < 0)
     return -1;
-  if (run->timers->size > 0) {
+  if (vs_timers_pending(run->timers) > 0) {
     now = vs_time(run->loop);
     r = now == NULL ? -1 : vs_timers_pop_due(run->timers, now, run->due);
     Py_XDECREF(now);
