@@ -16,7 +16,7 @@ import weakref
 import pytest
 
 from children import run_script
-from helpers import WINDOWS, collect, fill, socket_pair, tcp_pair
+from helpers import PYPY, WINDOWS, collect, fill, socket_pair, tcp_pair
 from sockets_helpers import left_behind, receive_late, write
 from tcp_helpers import reset, run, turns, until
 
@@ -151,7 +151,8 @@ def test_child_that_was_given_the_connection(loop_kind):
 
 @pytest.mark.parametrize("how", ["received", "cancelled"])
 def test_socket_that_is_dropped_goes_at_once(loop, how):
-    async def main():
+    # PyPy's compiled code may hold on to what it had in its hands last, so there are several there.
+    async def drop():
         sock, peer = socket.socketpair()
         with peer:
             sock.setblocking(False)
@@ -164,10 +165,19 @@ def test_socket_that_is_dropped_goes_at_once(loop, how):
                 await asyncio.wait([task])
                 del task
             seen = weakref.ref(sock)
-            with pytest.warns(ResourceWarning):
-                del sock
-                collect(8)  # on PyPy: behind a task, its exception, frames
-            assert seen() is None
+            del sock
+            collect(8)  # on PyPy: behind a task, its exception, frames
+            return seen
+
+    async def main():
+        with pytest.warns(ResourceWarning) as warned:
+            dropped = [await drop() for _ in range(5)]
+        warned.clear()  # they have the sockets
+        collect(8)
+        left = [sock for sock in (seen() for seen in dropped) if sock is not None]
+        assert len(left) <= PYPY
+        for sock in left:
+            sock.close()
 
     run(loop, main())
 
