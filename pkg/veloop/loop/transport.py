@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .server import Server
 
 _HIGH_WATER = 64 * 1024  # bytes, asyncio's defaults
+_LOW_WATER = _HIGH_WATER // 4  # one number for all transports
 _LOG_THRESHOLD = 5  # writes after the end before asyncio starts to complain
 
 
@@ -64,7 +65,7 @@ class Transport(transports._FlowControlMixin):
         self._conn_lost = 0
         self._protocol_paused = False
         self._high_water = _HIGH_WATER
-        self._low_water = _HIGH_WATER // 4
+        self._low_water = _LOW_WATER
         self.set_protocol(protocol)
         if server is not None:
             server._attach(self)

@@ -32,7 +32,8 @@ static void on_close(uv_handle_t *uv) {
 
   if (uv->type == UV_NAMED_PIPE)
     handle->loop->pipes--;
-  vl_stream_drop_queue(handle);
+  if (uv->type == UV_NAMED_PIPE || uv->type == UV_TCP)
+    vl_stream_drop_queue(handle);
   vl_handle_discard(handle);
 }
 

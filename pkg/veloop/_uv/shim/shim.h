@@ -83,28 +83,39 @@ struct vl_handle {
   vl_loop_t *loop;
   int64_t id;
   int borrowed;  /* the descriptor is closed by somebody else */
-  int events;    /* poll: what is watched */
-  int batch;     /* listener: connections accepted in one turn; udp: what a buffer has room for */
   int fd;        /* poll and listener */
   int owned;     /* poll: fd is ours to close */
+  int batch;     /* listener: connections accepted in one turn; udp: what a buffer has room for */
 #ifdef _WIN32
   HANDLE wait;   /* async: what has the system wait for a process */
 #endif
-  int at_once;   /* poll: epoll knows of it, see poll.c */
-  int once;      /* poll: each event is told once */
-  int rests;     /* poll: everything was told; since which run, and the neighbours in the list */
-  int64_t rests_since;
-  vl_handle_t *older, *newer;
-  int announces; /* stream: its next read; -1: never, it is no socket */
-  int shutting;  /* stream: half-close when the queue is empty */
   int64_t round; /* stream and udp: in which it was read last */
-  int failures;  /* listener: of accept, one after the other */
-  int64_t told_of; /* listener: its records so far */
-  int quota;     /* udp: bytes that it may still receive in this round */
-  int64_t told;  /* udp: in which run something that was sent got a record */
-  chunk_t *waiting, *waiting_last, *flying;
-  size_t waiting_size, flying_size;
-  uv_write_t *write;
+  size_t waiting_size; /* stream and udp */
+  union { /* there may be many streams: what only handles of another kind need takes no room there */
+    struct { /* stream */
+      int announces; /* its next read; -1: never, it is no socket */
+      int shutting;  /* half-close when the queue is empty */
+      chunk_t *waiting, *waiting_last, *flying;
+      size_t flying_size;
+      uv_write_t *write;
+    };
+    struct { /* udp */
+      int quota;     /* bytes that it may still receive in this round */
+      int64_t told;  /* in which run something that was sent got a record */
+    };
+    struct { /* poll */
+      int events;    /* what is watched */
+      int at_once;   /* epoll knows of it, see poll.c */
+      int once;      /* each event is told once */
+      int rests;     /* everything was told; since which run, and the neighbours in the list */
+      int64_t rests_since;
+      vl_handle_t *older, *newer;
+    };
+    struct { /* listener */
+      int failures;  /* of accept, one after the other */
+      int64_t told_of; /* its records so far */
+    };
+  };
   union {
     uv_handle_t handle;
     uv_stream_t stream;
