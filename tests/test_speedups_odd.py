@@ -79,7 +79,39 @@ loop.close()
     assert python(code) == ["20000", "20020"]
 
 
-def test_timers_are_copied_before_the_collector_can_change_it():
+def test_time_is_no_place_for_the_collector():
+    # On 3.11 an exception that is made may collect garbage, in the midst of the sorting.
+    code = """
+import gc, veloop
+loop = veloop.new_event_loop()
+timers = [loop.call_at(10.0**9 - i, int) for i in range(50)]
+timers[-1]._when = 10**400
+more = []
+
+class Garbage:
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        more.extend(loop.call_at(10.0**9, int) for _ in range(20000))
+
+gc.collect()
+gc.disable()
+Garbage()
+gc.set_threshold(1)
+try:
+    raise ValueError
+except ValueError:
+    gc.enable()
+    loop._timers.next_when()
+gc.collect()
+print(len(more), loop._timers.pending)
+loop.close()
+"""
+    assert python(code) == ["20000", "20050"]
+
+
+def test_timers_are_copied_before_the_collector_can_change_them():
     code = """
 import gc, veloop
 loop = veloop.new_event_loop()

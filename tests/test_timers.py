@@ -558,6 +558,19 @@ def test_repr_of_a_timer_tells_its_time(loop):
     assert f"when={1e12}" in repr(handle)
 
 
+def test_cancelled_ones_do_not_wait_for_their_time_while_others_come_and_go(loop):
+    # Half of them go oldest first, which leaves them in their places; then the newest go.
+    timers = [loop.call_later(3600, int) for _ in range(2001)]
+    run_turns(loop)
+    for timer in timers[:1000] + timers[:1000:-1]:
+        timer.cancel()
+    for _ in range(200):
+        loop.call_later(3600, int).cancel()
+    run_turns(loop)
+    assert sum(timer._scheduled for timer in timers if timer.cancelled()) <= 200
+    timers[1000].cancel()
+
+
 # ------------------------------------------------------------ bad and extreme times
 
 

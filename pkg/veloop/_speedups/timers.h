@@ -59,7 +59,8 @@ double vs_timer_number(PyObject *timer);
 /* The same for one that is new, in *when. What no float can hold is never, or long ago. -> 1 if only
  * Python can compare it, 0, or -1. */
 int vs_timer_when(PyObject *timer, double *when);
-/* All are sorted into the list, and the boundary comes into its middle. -> 0 or -1. */
+/* All get into the list, sorted; the boundary comes behind them, or into their middle if they were not in
+ * order. -> 0 or -1. */
 int vs_timers_sort(vs_timers_t *timers);
 int vs_timers_be_odd(vs_timers_t *timers); /* -> 0 or -1 */
 

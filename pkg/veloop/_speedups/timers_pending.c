@@ -64,6 +64,7 @@ int vs_timers_add(vs_timers_t *timers, PyObject *timer) {
 
 int vs_timers_cancelled(vs_timers_t *timers, PyObject *timer) {
   vs_heap_t *heap = &timers->heap;
+  int has_gone = 1;
 
   if (SLOT(timer, vs.timer.scheduled) != Py_True)
     return 0;
@@ -76,12 +77,13 @@ int vs_timers_cancelled(vs_timers_t *timers, PyObject *timer) {
     vs_shrink((void **) &heap->entries, &heap->room, heap->size, sizeof(vs_entry_t));
   } else {
     timers->cancelled++;
-    return timers->cancelled > COMPACT_FROM &&
-           timers->cancelled * 2 > vs_timers_pending(timers);
+    has_gone = 0;
   }
-  set_scheduled(timer, Py_False);
-  vs_handle_drop(timer);
-  return 0;
+  if (has_gone) {
+    set_scheduled(timer, Py_False);
+    vs_handle_drop(timer);
+  }
+  return timers->cancelled > COMPACT_FROM && timers->cancelled * 2 > vs_timers_pending(timers);
 }
 
 int vs_timers_compact(vs_timers_t *timers, PyObject *timer) {
@@ -139,6 +141,7 @@ void vs_timers_clear(vs_timers_t *timers) {
     set_scheduled(timer, Py_False);
     vs_handle_drop(timer);
   }
+  timers->cancelled = 0; /* with those that what ran meanwhile has cancelled */
   PyMem_Free(list);
   PyMem_Free(heap.entries);
 }

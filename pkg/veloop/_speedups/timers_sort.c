@@ -6,13 +6,15 @@
 double vs_timer_number(PyObject *timer) {
   PyObject *when = SLOT(timer, vs.timer.when);
   double value = -Py_HUGE_VAL;
+  int overflow;
 
   if (when != NULL && PyFloat_Check(when)) {
     value = PyFloat_AS_DOUBLE(when);
   } else if (when != NULL && PyLong_CheckExact(when)) {
-    value = PyLong_AsDouble(when);
-    if (value == -1.0)
-      PyErr_Clear();
+    /* Unlike PyLong_AsDouble it makes no exception, for which 3.11 may collect garbage. */
+    value = (double) PyLong_AsLongLongAndOverflow(when, &overflow);
+    if (overflow != 0)
+      value = overflow < 0 ? -Py_HUGE_VAL : Py_HUGE_VAL;
   }
   return value == value ? value : -Py_HUGE_VAL;
 }
@@ -34,6 +36,8 @@ int vs_timer_when(PyObject *timer, double *when) {
   is_odd = !(PyFloat_Check(object) ||
              (PyLong_CheckExact(object) && *when < EXACT && *when > -EXACT)) ||
            *when != *when;
+  if (*when != *when) /* which compares with nothing */
+    *when = -Py_HUGE_VAL;
   Py_DECREF(object);
   return *when == -1.0 && PyErr_Occurred() ? -1 : is_odd;
 }
@@ -77,7 +81,9 @@ int vs_timers_sort(vs_timers_t *timers) {
   Py_ssize_t size = vs_timers_pending(timers), i;
   vs_entry_t *entries;
 
-  if (timers->heap.size > 0 || !is_sorted(timers)) {
+  if (timers->heap.size == 0 && is_sorted(timers)) {
+    timers->middle = timers->end;
+  } else {
     while (timers->room < size)
       if (vs_grow((void **) &timers->list, &timers->room, sizeof(*timers->list)) < 0)
         return -1;
@@ -88,10 +94,10 @@ int vs_timers_sort(vs_timers_t *timers) {
       timers->list[i] = entries[i].timer;
     PyMem_Free(entries);
     timers->head = timers->heap.size = 0;
+    timers->middle = (size + 1) / 2;
     timers->end = size;
     vs_heapify(&timers->heap); /* gives its memory back */
   }
-  timers->middle = timers->head + (size == 1 ? 1 : size / 2);
   timers->boundary = vs_timer_number(timers->list[timers->middle - 1]);
   return 0;
 }

@@ -2,9 +2,9 @@
 
 Most timers are timeouts: made in about the order in which they are due, and cancelled before. So
 the times are cut in two at a boundary. What is due behind it lies in a list as it came, which
-costs least. When all before it are gone that list is sorted, which takes little time if it nearly
-is, and its first half comes before the boundary. What is made later for a time before that goes
-into a heap, of tuples, so that heapq compares numbers; if the heap grows larger than the rest, one
+costs least. When all before it are gone the boundary moves behind that list, if it is sorted as it
+is; else it is sorted, and its first half comes before the boundary. What is made later for a time
+before that goes into a heap, of tuples, so that heapq compares numbers; if the heap grows larger than the rest, one
 timer of a far time was taken for a boundary, and all are sorted anew.
 
 Timers of the same time fire in the order of their creation. A cancelled timer lets go of its
@@ -27,6 +27,7 @@ _COMPACT_FROM = 100  # below this many, cancelled ones are not worth looking for
 _SORTS = getattr(sys, "_is_gil_enabled", lambda: True)()
 _HEAP_MAX = 64 if _SORTS else sys.maxsize  # so many are no harm, though the rest be fewer
 
+_LONG_AGO = float("-inf")
 _when = operator.attrgetter("_when")
 
 
@@ -54,14 +55,19 @@ class Timers:
         self.pending += 1
 
     def _sort(self) -> list[TimerHandle]:
-        """Put the boundary into the middle of those behind it. -> those that are before it now."""
-        far = self._far
-        size = len(far)
-        middle = 1 if size == 1 else size // 2
-        far.sort(key=_when)
-        following = far[middle - 1 :: -1]
-        self._next, self._far, self._boundary = following, far[middle:size], following[0]._when
-        for timer in far[size:]:  # that another thread has added meanwhile
+        """Put the boundary behind all, if they are in order, or else into their middle. -> those
+        that are before it now."""
+        following, self._far = self._far, []
+        later: list[TimerHandle] = []
+        if not _are_sorted(following):
+            following.sort(key=_when)
+            middle = (len(following) + 1) // 2
+            later = following[middle:]
+            del following[middle:]
+        following.reverse()
+        meanwhile, self._far = self._far, later
+        self._next, self._boundary = following, following[0]._when
+        for timer in meanwhile:  # another thread has added it
             self.pending -= 1
             self.add(timer)
         return following
@@ -143,6 +149,15 @@ class Timers:
         self._far.clear()
         self._heap.clear()
         self._cancelled = self.pending = 0
+
+
+def _are_sorted(timers: list[TimerHandle]) -> bool:
+    last = _LONG_AGO
+    for timer in timers:
+        if timer._when < last:
+            return False
+        last = timer._when
+    return True
 
 
 def _stays(timer: TimerHandle, gone: TimerHandle) -> bool:
