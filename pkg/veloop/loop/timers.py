@@ -4,8 +4,8 @@ Most timers are timeouts: made in about the order in which they are due, and can
 the times are cut in two at a boundary. What is due behind it lies in a list as it came, which
 costs least. When all before it are gone the boundary moves behind that list, if it is sorted as it
 is; else it is sorted, and its first half comes before the boundary. What is made later for a time
-before that goes into a heap, of tuples, so that heapq compares numbers; if the heap grows larger than the rest, one
-timer of a far time was taken for a boundary, and all are sorted anew.
+before that goes into a heap, of tuples, so that heapq compares numbers; if the heap grows larger
+than the rest, one timer of a far time was taken for a boundary, and all are sorted anew.
 
 Timers of the same time fire in the order of their creation. A cancelled timer lets go of its
 callback at once; it goes itself when its turn comes, or when such are the majority.
