@@ -476,6 +476,7 @@ def test_cancelled_timers_go(loop):
 TIMES = {
     "float": lambda rng, step: float(rng.randrange(100) + step // 30),
     "most at the end": lambda rng, step: step // 30 + (90.0 if rng.random() < 0.9 else 5.0),
+    "crowded": lambda rng, step: step / 30 + rng.random() / 100,
     "far": lambda rng, step: rng.choice([1e6, math.inf, step / 30, step // 30]),
     "fraction": lambda rng, step: Fraction(rng.randrange(300) + step // 10, 3),
     "fraction now and then": lambda rng, step: (Fraction if rng.random() < 0.01 else float)(
@@ -514,6 +515,7 @@ def test_timers_behave_as_pythons_under_random_use(variant, time, seed):
         elif action < 0.9:
             when = theirs.next_when()
             assert ours.next_when() == (None if when is None else float(when))
+            assert ours.sleep_time(step / 30) == float(theirs.sleep_time(step / 30))
         else:
             due = [_speedups.Queue(), deque()]
             now = step / 30 if rng.random() < 0.5 else Fraction(step, 30)
@@ -530,6 +532,31 @@ def test_timers_behave_as_pythons_under_random_use(variant, time, seed):
     theirs.clear()
     assert ours.next_when() is theirs.next_when() is None
     loop.close()
+
+
+@pytest.mark.parametrize(
+    ("now", "apart", "count", "seconds"),
+    [
+        (0.0, 1e-5, 40, 1e-3),  # many: they wait for the end of a millisecond
+        (0.0, 1e-5, 31, 5e-4),
+        (0.0, 2e-5, 32, 5e-4),  # the last of them is due later
+        (-10.0, 1e-5, 40, 10.0005),
+        (5e-4, 1e-5, 40, 0.0),  # never, if one is due
+        (1.0, 1e-5, 40, 0.0),
+        (-1e9, 1e-5, 40, 24 * 3600.0),
+        (0.0, 0.0, 0, -1.0),
+    ],
+)
+def test_time_to_sleep(variant, now, apart, count, seconds):
+    loop = veloop.new_event_loop()
+    try:
+        for number in range(count):
+            loop._timers.add(TimerHandle(5e-4 + number * apart, print, (), loop))
+        loop._timers.next_when()
+        assert loop._timers.sleep_time(now) == pytest.approx(seconds)
+        loop._timers.clear()
+    finally:
+        loop.close()
 
 
 def test_queue_behaves_as_a_deque_under_random_use(variant):

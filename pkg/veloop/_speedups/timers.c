@@ -64,6 +64,15 @@ static PyObject *timers_next_when(PyObject *self, PyObject *unused) {
   return PyFloat_FromDouble(when);
 }
 
+static PyObject *timers_sleep_time(PyObject *self, PyObject *now) {
+  double seconds = PyFloat_AsDouble(now);
+
+  if ((seconds == -1.0 && PyErr_Occurred()) ||
+      vs_timers_sleep_time((vs_timers_t *) self, seconds, &seconds) < 0)
+    return NULL;
+  return PyFloat_FromDouble(seconds);
+}
+
 static PyObject *timers_pop_due(PyObject *self, PyObject *args) {
   PyObject *now, *due;
 
@@ -110,6 +119,7 @@ static PyMethodDef timers_methods[] = {
     {"cancelled", timers_cancelled, METH_O, NULL},
     {"compact", timers_compact, METH_O, NULL},
     {"next_when", timers_next_when, METH_NOARGS, NULL},
+    {"sleep_time", timers_sleep_time, METH_O, NULL},
     {"pop_due", timers_pop_due, METH_VARARGS, NULL},
     {"clear", timers_clear_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

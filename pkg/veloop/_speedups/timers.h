@@ -71,6 +71,7 @@ int vs_timers_cancelled(vs_timers_t *timers, PyObject *timer);
 int vs_timers_compact(vs_timers_t *timers, PyObject *timer);
 void vs_timers_clear(vs_timers_t *timers);
 int vs_timers_next_when(vs_timers_t *timers, double *when); /* -> 1, 0: there is none, or -1 */
+int vs_timers_sleep_time(vs_timers_t *timers, double now, double *seconds); /* -> 0 or -1 */
 int vs_timers_pop_due(vs_timers_t *timers, PyObject *now, vs_queue_t *due);
 
 #endif

@@ -7,7 +7,9 @@
  * function takes out, and what was a timer's `_scheduled`, is let go of at the end. */
 #include "speedups.h"
 
-enum { COMPACT_FROM = 100, HEAP_MAX = 64 };
+enum { COMPACT_FROM = 100, HEAP_MAX = 64, CROWD = 32 };
+#define TOGETHER 1e-3
+#define LONGEST_SLEEP (24 * 3600.0)
 
 static inline void set_scheduled(PyObject *timer, PyObject *value) {
   vs_set(timer, vs.timer.scheduled, Py_NewRef(value));
@@ -189,6 +191,23 @@ int vs_timers_next_when(vs_timers_t *timers, double *when) {
     vs_handle_drop(timer);
   }
   return r;
+}
+
+int vs_timers_sleep_time(vs_timers_t *timers, double now, double *seconds) {
+  double when;
+  int r = vs_timers_next_when(timers, &when);
+
+  *seconds = r > 0 ? when - now : -1.0;
+  if (r <= 0)
+    return r;
+  if (!(*seconds > 0.0))
+    *seconds = 0.0;
+  else if (*seconds > LONGEST_SLEEP)
+    *seconds = LONGEST_SLEEP;
+  else if (*seconds < TOGETHER && timers->middle - timers->head >= CROWD &&
+           vs_timer_number(timers->list[timers->head + CROWD - 1]) - now < TOGETHER)
+    *seconds = TOGETHER;
+  return 0;
 }
 
 /* The numbers are equal as floats; but the time may be a fraction, and never is never. */

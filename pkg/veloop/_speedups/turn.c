@@ -4,7 +4,6 @@
 /* While callbacks keep the loop busy it looks for I/O this often, as in turn.py. */
 #define POLL_EVERY 25e-6
 #define POLL_RARELY 10e-3
-#define LONGEST_SLEEP (24 * 3600.0)
 /* And where it gives the GIL up to look, this often for long enough, as in gil.py. */
 #define GIVE_WAY_EVERY 5e-3
 enum { STRIDE_MAX = 32 };
@@ -88,31 +87,18 @@ static int poll_busy(vs_run_t *run) {
   return 0;
 }
 
-/* Seconds until the next timer, negative without one. -> 0, or -1 with an exception. */
+/* Core._sleep_time() -> 0, or -1 with an exception. */
 static int sleep_time(vs_run_t *run, double *seconds) {
-  PyObject *number;
-  double when = 0.0;
-  int r = run->asks ? 1 : vs_timers_next_when(run->timers, &when);
+  PyObject *number = run->asks ? PyObject_CallMethodNoArgs(run->loop, vs.names.sleep_time)
+                               : vs_time(run->loop);
 
-  *seconds = -1.0;
-  if (r <= 0)
-    return r;
-  number = run->asks ? PyObject_CallMethodNoArgs(run->loop, vs.names.sleep_time)
-                     : vs_time(run->loop);
   if (number == NULL)
     return -1;
   *seconds = PyFloat_AsDouble(number);
   Py_DECREF(number);
   if (*seconds == -1.0 && PyErr_Occurred())
     return -1;
-  if (!run->asks) {
-    *seconds = when - *seconds;
-    if (*seconds > LONGEST_SLEEP)
-      *seconds = LONGEST_SLEEP;
-    else if (!(*seconds > 0.0))
-      *seconds = 0.0;
-  }
-  return 0;
+  return run->asks ? 0 : vs_timers_sleep_time(run->timers, *seconds, seconds);
 }
 
 /* -------------------------------------------------------------------------------- the turn */

@@ -43,10 +43,6 @@ if TYPE_CHECKING:
 
 Ts = TypeVarTuple("Ts")
 
-# The longest sleep (seconds), as asyncio's MAXIMUM_SELECT_TIMEOUT: far beyond it libuv's
-# arithmetic would overflow.
-_LONGEST_SLEEP = 24 * 3600.0
-
 Queue = deque  # the accelerator has one of its own, and Timers
 
 
@@ -190,14 +186,8 @@ class Core(asyncio.AbstractEventLoop):
                 break
 
     def _sleep_time(self) -> float:
-        """Seconds until the next timer; negative if there is none."""
-        when = self._timers.next_when()
-        if when is None:
-            return -1.0
-        seconds = when - self.time()
-        if seconds > _LONGEST_SLEEP:
-            return _LONGEST_SLEEP
-        return seconds if seconds > 0.0 else 0.0
+        """Seconds until there is a timer to run; negative if there is none."""
+        return self._timers.sleep_time(self.time())
 
     def _look(self, seconds: float) -> bool:
         """Poll ahead of the turn (testing.py). -> whether there is something to do now."""

@@ -27,6 +27,15 @@ _COMPACT_FROM = 100  # below this many, cancelled ones are not worth looking for
 _SORTS = getattr(sys, "_is_gil_enabled", lambda: True)()
 _HEAP_MAX = 64 if _SORTS else sys.maxsize  # so many are no harm, though the rest be fewer
 
+# A waking costs more than dozens of timers. So if that many are due within this time (seconds),
+# they wait for its end.
+_CROWD = 32
+_TOGETHER = 1e-3
+
+# The longest sleep (seconds), as asyncio's MAXIMUM_SELECT_TIMEOUT: far beyond it libuv's
+# arithmetic would overflow.
+_LONGEST_SLEEP = 24 * 3600.0
+
 _LONG_AGO = float("-inf")
 _when = operator.attrgetter("_when")
 
@@ -117,6 +126,23 @@ class Timers:
             self._cancelled -= 1
             timer._scheduled = False
         return None
+
+    def sleep_time(self, now: float) -> float:
+        """Seconds from `now` until there is one to run; negative if there is none."""
+        when = self.next_when()
+        if when is None:
+            return -1.0
+        seconds = when - now
+        if not seconds > 0.0:
+            return 0.0
+        following = self._next
+        if (
+            seconds < _TOGETHER
+            and len(following) >= _CROWD
+            and following[-_CROWD]._when - now < _TOGETHER
+        ):
+            return _TOGETHER
+        return seconds if seconds < _LONGEST_SLEEP else _LONGEST_SLEEP
 
     def pop_due(self, now: float, due: deque[TimerHandle]) -> None:
         """Move the timers that are due to `due`, in the order in which they fire."""
