@@ -68,7 +68,7 @@ enum {
   READ_MAX = 256 * 1024,        /* as much as asyncio's own transports take at once */
   READ_MIN = 32 * 1024,         /* with less left, reading waits for the next turn */
   TURN_BYTES = 256 * 1024,      /* what reads are to bring in a turn, about */
-  EVENTS_MAX = 1024,            /* of a poll: as many as libuv asks for */
+  EVENTS_MAX = 32,              /* of a poll: what is read is still in the nearest cache when it is sent */
   SLAB_READS = SLAB_SIZE - 32 * 1024, /* what reads may use: accepting must not wait for them */
 };
 
