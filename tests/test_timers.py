@@ -5,7 +5,6 @@ which the loop must honour. Only "never early" needs real time, and it asserts n
 """
 
 import asyncio
-import heapq
 import math
 import random
 import sys
@@ -17,7 +16,6 @@ from fractions import Fraction
 import pytest
 
 from helpers import PATIENCE, Background, VirtualClock, collect, run, run_turns, run_until
-from veloop.loop import heap
 
 
 @pytest.fixture
@@ -642,21 +640,3 @@ def test_exception_in_a_timer_does_not_stop_the_others(loop, clock, loop_errors)
     run_turns(loop, 2)
     assert seen == [1, 3]
     assert isinstance(loop_errors.take_one()["exception"], ZeroDivisionError)
-
-
-# ------------------------------------------------------------ the heap of other Pythons
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_heap_in_python_gives_what_heapq_gives(seed):
-    rng = random.Random(seed)
-    ours, theirs = [], []
-    for order in range(rng.choice([1, 2, 3, 50, 500])):
-        entry = (rng.choice([0.0, 1.0, rng.random()]), order, None)
-        heap.push(ours, entry)
-        heapq.heappush(theirs, entry)
-        if rng.random() < 0.4:
-            assert heap.pop(ours) == heapq.heappop(theirs)
-        if rng.random() < 0.01:
-            heap.heapify(ours)
-    assert [heap.pop(ours) for _ in range(len(ours))] == sorted(theirs)

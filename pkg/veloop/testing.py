@@ -61,7 +61,7 @@ class VirtualClockLoop(EventLoop):
         self._children: list[asyncio.SubprocessTransport] = []
         self._real_since = _monotonic()  # when the clock moved last, or work outside began
         self._until_complete = 0
-        # Never due: with a timer in the heap the loop asks _sleep_time() before each sleep.
+        # Never due: with a timer pending the loop asks _sleep_time() before each sleep.
         self._timers.add(TimerHandle(math.inf, _never, (), self))
 
     def time(self) -> float:

@@ -368,14 +368,22 @@ async def test_from_thread():
 @on_anyio
 async def test_an_abandoned_thread():
     """`abandon_on_cancel`: the loop goes on at once, the thread ends when it likes."""
-    release, ended = threading.Event(), threading.Event()
+    started, release, ended = threading.Event(), threading.Event(), threading.Event()
+    scope = anyio.CancelScope()
 
     def work():
+        started.set()
         release.wait(20)
         ended.set()
 
-    with anyio.move_on_after(0.01) as scope:
-        await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+    async def abandon():
+        with scope:
+            await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(abandon)
+        await anyio.to_thread.run_sync(started.wait, 20)
+        scope.cancel()
     assert scope.cancelled_caught
     assert not ended.is_set()
     release.set()

@@ -64,9 +64,18 @@ static PyObject *timers_next_when(PyObject *self, PyObject *unused) {
   return PyFloat_FromDouble(when);
 }
 
-static PyObject *timers_sleep_time(PyObject *self, PyObject *now) {
-  double seconds = PyFloat_AsDouble(now);
+static PyObject *timers_sleep_time(PyObject *self, PyObject *clock) {
+  double seconds;
+  PyObject *now;
+  int r = vs_timers_next_when((vs_timers_t *) self, &seconds);
 
+  if (r <= 0)
+    return r < 0 ? NULL : PyFloat_FromDouble(-1.0);
+  now = PyObject_CallNoArgs(clock); /* not before: sorting takes a while */
+  if (now == NULL)
+    return NULL;
+  seconds = PyFloat_AsDouble(now);
+  Py_DECREF(now);
   if ((seconds == -1.0 && PyErr_Occurred()) ||
       vs_timers_sleep_time((vs_timers_t *) self, seconds, &seconds) < 0)
     return NULL;

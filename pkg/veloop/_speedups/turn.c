@@ -89,9 +89,15 @@ static int poll_busy(vs_run_t *run) {
 
 /* Core._sleep_time() -> 0, or -1 with an exception. */
 static int sleep_time(vs_run_t *run, double *seconds) {
-  PyObject *number = run->asks ? PyObject_CallMethodNoArgs(run->loop, vs.names.sleep_time)
-                               : vs_time(run->loop);
+  PyObject *number;
+  int r = run->asks ? 1 : vs_timers_next_when(run->timers, seconds);
 
+  if (r <= 0) {
+    *seconds = -1.0;
+    return r;
+  }
+  number = run->asks ? PyObject_CallMethodNoArgs(run->loop, vs.names.sleep_time)
+                     : vs_time(run->loop); /* not before: sorting takes a while */
   if (number == NULL)
     return -1;
   *seconds = PyFloat_AsDouble(number);

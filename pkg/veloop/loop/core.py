@@ -187,7 +187,7 @@ class Core(asyncio.AbstractEventLoop):
 
     def _sleep_time(self) -> float:
         """Seconds until there is a timer to run; negative if there is none."""
-        return self._timers.sleep_time(self.time())
+        return self._timers.sleep_time(self.time)
 
     def _look(self, seconds: float) -> bool:
         """Poll ahead of the turn (testing.py). -> whether there is something to do now."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections import deque
+from collections.abc import Callable
 
 from .handles import TimerHandle
 from .heap import heapify, heappop, heappush
@@ -28,7 +29,7 @@ _SORTS = getattr(sys, "_is_gil_enabled", lambda: True)()
 _HEAP_MAX = 64 if _SORTS else sys.maxsize  # so many are no harm, though the rest be fewer
 
 # A waking costs more than dozens of timers. So if that many are due within this time (seconds),
-# they wait for its end.
+# they wait for its end. Cancelled ones count, which are half of all at most.
 _CROWD = 32
 _TOGETHER = 1e-3
 
@@ -63,31 +64,36 @@ class Timers:
         timer._scheduled = True
         self.pending += 1
 
-    def _sort(self) -> list[TimerHandle]:
-        """Put the boundary behind all, if they are in order, or else into their middle. -> those
-        that are before it now."""
-        following, self._far = self._far, []
-        later: list[TimerHandle] = []
-        if not _are_sorted(following):
-            following.sort(key=_when)
-            middle = (len(following) + 1) // 2
-            later = following[middle:]
-            del following[middle:]
-        following.reverse()
-        meanwhile, self._far = self._far, later
-        self._next, self._boundary = following, following[0]._when
-        for timer in meanwhile:  # another thread has added it
-            self.pending -= 1
-            self.add(timer)
-        return following
+    def _sort(self) -> None:
+        """Put the boundary behind all, if they are in order, or else into their middle.
+
+        Until all is ready they stay where they are: a signal's handler may run here.
+        """
+        far = self._far
+        size = -1
+        while far and len(far) != size:  # once, unless one came or went meanwhile
+            size = len(far)
+            if not _are_sorted(far):
+                far.sort(key=_when)
+                middle = (size + 1) // 2
+                following, later = far[middle - 1 :: -1], far[middle:]
+            elif len(far) == size:
+                far.reverse()
+                following, later = far, []
+        if far:
+            self._next, self._far, self._boundary = following, later, following[0]._when
+            for timer in far[size:]:  # that another thread has added since
+                self.pending -= 1
+                self.add(timer)
+            del far[size:]
 
     def _empty_heap(self) -> None:
         """Sort all anew."""
-        self._heap.sort()
-        made_later = [entry[2] for entry in self._heap]
-        self._far = self._next[::-1] + made_later + self._far
-        self._next, self._heap = [], []
-        self._sort()
+        entries = sorted(self._heap)
+        far = self._next[::-1] + [entry[2] for entry in entries] + self._far
+        if len(far) == len(self._next) + len(self._heap) + len(self._far):  # else: another time
+            self._next, self._heap, self._far, self._boundary = [], [], far, _LONG_AGO
+            self._sort()
 
     def cancelled(self, timer: TimerHandle) -> bool:
         """`timer` is being cancelled. -> whether `compact` is worth the while."""
@@ -98,40 +104,47 @@ class Timers:
 
     def compact(self, timer: TimerHandle) -> None:
         """Drop the cancelled timers; `timer` itself will be marked after this call."""
-        self._next = [each for each in self._next if _stays(each, timer)]
-        self._far = [each for each in self._far if _stays(each, timer)]
-        heap = [entry for entry in self._heap if _stays(entry[2], timer)]
-        heapify(heap)
-        self._heap = heap
+        # In place, for a signal's handler may do it while one of the methods below looks at them.
+        self._next[:] = [each for each in self._next if _stays(each, timer)]
+        self._far[:] = [each for each in self._far if _stays(each, timer)]
+        self._heap[:] = [entry for entry in self._heap if _stays(entry[2], timer)]
+        heapify(self._heap)
         self._cancelled = 0
-        self.pending = len(self._next) + len(self._far) + len(heap)
+        self.pending = len(self._next) + len(self._far) + len(self._heap)
 
     def next_when(self) -> float | None:
         """The time of the earliest live timer."""
         following, heap = self._next, self._heap
         while following or heap or self._far:
             if not (following or heap):
-                following = self._sort()
-            if following and not (heap and heap[0][0] < following[-1]._when):
+                self._sort()
+                following = self._next
+            elif following and not (heap and heap[0][0] < following[-1]._when):
                 timer = following[-1]
                 if not timer._cancelled:
                     return timer._when
                 del following[-1]
+                self._went(timer)
             else:
                 when, _, timer = heap[0]
                 if not timer._cancelled:
                     return when
                 heappop(heap)
-            self.pending -= 1
-            self._cancelled -= 1
-            timer._scheduled = False
+                self._went(timer)
         return None
 
-    def sleep_time(self, now: float) -> float:
-        """Seconds from `now` until there is one to run; negative if there is none."""
+    def _went(self, timer: TimerHandle) -> None:
+        """A cancelled one has come to the front."""
+        self.pending -= 1
+        self._cancelled -= 1
+        timer._scheduled = False
+
+    def sleep_time(self, clock: Callable[[], float]) -> float:
+        """Seconds until there is one to run; negative if there is none."""
         when = self.next_when()
         if when is None:
             return -1.0
+        now = clock()  # not before: sorting takes a while
         seconds = when - now
         if not seconds > 0.0:
             return 0.0
@@ -151,7 +164,9 @@ class Timers:
         following, heap = self._next, self._heap
         while following or heap or self._far:
             if not (following or heap):
-                following = self._sort()
+                self._sort()
+                following = self._next
+                continue
             if following and not (heap and heap[0][0] < following[-1]._when):
                 timer = following[-1]
                 if timer._when > now:

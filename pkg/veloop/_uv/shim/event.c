@@ -49,15 +49,20 @@ size_t vl_loop_slab_size(vl_loop_t *loop) { (void) loop; return SLAB_SIZE; }
 /* What the reads of a poll bring should fit into the caches and into the slab: else large messages are
  * copied from main memory, some are cut where the slab ends, and all who got no room are reported again.
  * So if those of the last run were large, the next poll brings fewer events; the kernel goes on from
- * there in the one after it. */
-int vl_most_events(const vl_loop_t *loop) {
-  size_t most = 2 * (size_t) loop->most_events, fitting = most;
+ * there in the one after it. And where polls follow one another quickly each brings few. */
+int vl_most_events(vl_loop_t *loop) {
+  uint64_t last = uv_now(&loop->uv);
+  size_t limit, most, fitting;
 
+  uv_update_time(&loop->uv);
   if (loop->ring_len == 0)
     return loop->most_events;
-  if (loop->slab_used != 0)
+  limit = uv_now(&loop->uv) - last < POLLS_APART ? EVENTS_NEAR : EVENTS_MAX;
+  most = limit == EVENTS_MAX ? EVENTS_MAX : 2 * (size_t) loop->most_events;
+  if (loop->slab_used != 0) {
     fitting = TURN_BYTES * (size_t) loop->ring_len / loop->slab_used;
-  if (most > fitting)
-    most = fitting;
-  return most < 1 ? 1 : most > EVENTS_MAX ? EVENTS_MAX : (int) most;
+    if (most > fitting)
+      most = fitting;
+  }
+  return most < 1 ? 1 : most > limit ? (int) limit : (int) most;
 }

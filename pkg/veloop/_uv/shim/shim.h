@@ -68,7 +68,9 @@ enum {
   READ_MAX = 256 * 1024,        /* as much as asyncio's own transports take at once */
   READ_MIN = 32 * 1024,         /* with less left, reading waits for the next turn */
   TURN_BYTES = 256 * 1024,      /* what reads are to bring in a turn, about */
-  EVENTS_MAX = 32,              /* of a poll: what is read is still in the nearest cache when it is sent */
+  EVENTS_MAX = 1024,            /* of a poll: as many as libuv asks for */
+  EVENTS_NEAR = 32,             /* what these bring is still in the nearest cache when it is sent on */
+  POLLS_APART = 2,              /* milliseconds: who polls that rarely gets all there is */
   SLAB_READS = SLAB_SIZE - 32 * 1024, /* what reads may use: accepting must not wait for them */
 };
 
@@ -150,7 +152,7 @@ void vl_emit(vl_loop_t *loop, int kind, int64_t id, int64_t a, int64_t b);
 char *vl_slab_room(vl_loop_t *loop, size_t end, size_t least);
 int64_t vl_slab_commit(vl_loop_t *loop, size_t size);
 /* How many events the next poll may bring, by what the last one brought. */
-int vl_most_events(const vl_loop_t *loop);
+int vl_most_events(vl_loop_t *loop);
 
 vl_handle_t *vl_handle_alloc(vl_loop_t *loop, uv_handle_type type);
 /* A watch of fd for the shim itself, not started yet. -> a status. */
