@@ -303,6 +303,7 @@ def test_debug_tells_of_a_broken_pipe(aio, loop, caplog):
         await process.wait()
         while not process.stdin.is_closing():
             await asyncio.sleep(0.001)
+        await turns(5)  # the stream is told in the turns after that
         await process.communicate(BIG)
 
     loop.set_debug(True)
