@@ -68,15 +68,17 @@ def test_default_executor_is_used(aio, loop):
 
 
 def test_cancelling_the_wait_does_not_stop_the_thread(aio, loop):
-    go, gone = threading.Event(), threading.Event()
+    begun, go, gone = threading.Event(), threading.Event(), threading.Event()
 
     def function():
+        begun.set()
         assert go.wait(PATIENCE)
         gone.set()
 
     async def main():
         task = asyncio.ensure_future(aio.to_thread(function))
         await asyncio.sleep(0)
+        assert begun.wait(PATIENCE)  # what has not begun is not done at all
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
