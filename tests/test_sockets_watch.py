@@ -150,8 +150,8 @@ def test_child_that_was_given_the_connection(loop_kind):
 
 @pytest.mark.parametrize("how", ["received", "cancelled"])
 def test_socket_that_is_dropped_goes_at_once(loop_kind, how):
-    # In a process of its own: PyPy's collections take long where much is in memory. And its compiled
-    # code may hold on to what it had in its hands last, so there are several sockets.
+    # In a process of its own: PyPy's collections take long where much is in memory. And its
+    # compiled code may hold on to what it had in its hands last, so there are several sockets.
     script = """
         import gc, warnings, weakref
 
