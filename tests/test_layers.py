@@ -52,7 +52,7 @@ def allowed_imports(module):
         before = LOOP[: LOOP.index(module[5:])]
         return {"_uv", "_uv.*", *PURE, *(f"loop.{name}" for name in before)}
     if module in ABOVE_THE_LOOP:
-        return {*PURE, "loop", *(["loop.handles"] if module == "testing" else [])}
+        return {*PURE, "loop", *(["loop.handles", "loop.timers"] if module == "testing" else [])}
     if module in ("", "_accelerate"):
         return {"*"}
     # The command line is one more user of the public names.

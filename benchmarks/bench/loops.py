@@ -7,6 +7,7 @@ measured, by the programs.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -113,6 +114,8 @@ def describe(name: str) -> str:
     if implementation == "PyPy":
         version = getattr(sys, "pypy_version_info")  # noqa: B009 (typeshed has no such name)
         python = f"PyPy {version[0]}.{version[1]}.{version[2]} (Python {sys.version.split()[0]})"
+        # How soon memory is used again depends on it, and with it what the caches are good for.
+        python += f", nursery {getattr(gc.get_stats(), 'nursery_size')}"  # noqa: B009 (as above)
     # Takes longer to import than all the rest of a program, and only a probe needs it.
     from importlib import metadata
 

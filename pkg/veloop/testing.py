@@ -24,6 +24,7 @@ from typing import Any
 
 from .loop import EventLoop
 from .loop.handles import TimerHandle
+from .loop.timers import LONGEST_SLEEP
 
 __all__ = ("VirtualClockLoop", "new_event_loop")
 
@@ -31,9 +32,6 @@ _monotonic = time.monotonic
 
 # How long (real seconds) a loop that nothing will wake waits for threads that it does not know.
 _PATIENCE = 1.0
-
-# The longest real sleep (seconds): what lies farther off is looked at again then.
-_LONGEST_SLEEP = 24 * 3600.0
 
 
 class VirtualClockLoop(EventLoop):
@@ -131,7 +129,7 @@ class VirtualClockLoop(EventLoop):
         if self._is_held():
             left = when - now - (_monotonic() - self._real_since)
             if left > 0:
-                return min(left, _LONGEST_SLEEP)
+                return min(left, LONGEST_SLEEP)
         if when > now:
             self._now = when
             self._real_since = _monotonic()

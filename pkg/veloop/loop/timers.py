@@ -35,7 +35,7 @@ _TOGETHER = 1e-3
 
 # The longest sleep (seconds), as asyncio's MAXIMUM_SELECT_TIMEOUT: far beyond it libuv's
 # arithmetic would overflow.
-_LONGEST_SLEEP = 24 * 3600.0
+LONGEST_SLEEP = 24 * 3600.0
 
 _LONG_AGO = float("-inf")
 _when = operator.attrgetter("_when")
@@ -70,22 +70,26 @@ class Timers:
         Until all is ready they stay where they are: a signal's handler may run here.
         """
         far = self._far
-        size = -1
-        while far and len(far) != size:  # once, unless one came or went meanwhile
+        while far:  # once, unless one comes or goes meanwhile
             size = len(far)
             if not _are_sorted(far):
                 far.sort(key=_when)
                 middle = (size + 1) // 2
                 following, later = far[middle - 1 :: -1], far[middle:]
-            elif len(far) == size:
+            elif len(far) != size:
+                continue
+            else:
                 far.reverse()
                 following, later = far, []
-        if far:
-            self._next, self._far, self._boundary = following, later, following[0]._when
-            for timer in far[size:]:  # that another thread has added since
-                self.pending -= 1
-                self.add(timer)
-            del far[size:]
+            if len(far) == size:
+                break
+        else:
+            return
+        self._next, self._far, self._boundary = following, later, following[0]._when
+        for timer in far[size:]:  # that another thread has added since
+            self.pending -= 1
+            self.add(timer)
+        del far[size:]
 
     def _empty_heap(self) -> None:
         """Sort all anew."""
@@ -155,7 +159,7 @@ class Timers:
             and following[-_CROWD]._when - now < _TOGETHER
         ):
             return _TOGETHER
-        return seconds if seconds < _LONGEST_SLEEP else _LONGEST_SLEEP
+        return seconds if seconds < LONGEST_SLEEP else LONGEST_SLEEP
 
     def pop_due(self, now: float, due: deque[TimerHandle]) -> None:
         """Move the timers that are due to `due`, in the order in which they fire."""
