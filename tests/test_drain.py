@@ -32,6 +32,7 @@ from tcp_helpers import (
     turns,
     until,
 )
+from veloop._uv import events
 
 ENDINGS = [KeyboardInterrupt, SystemExit]
 
@@ -520,3 +521,12 @@ def test_accepting_while_the_slab_is_full(loop, connections):
                 reset(client)
 
     run(loop, main())
+
+
+def test_records_as_pypy_takes_them_go_on_behind_the_one_that_raised():
+    records = events.Records(list(range(12)))
+    for record in records:
+        assert record == (0, 1, 2, 3)
+        break
+    assert list(records) == [(4, 5, 6, 7), (8, 9, 10, 11)]
+    assert list(records) == []

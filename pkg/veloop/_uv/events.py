@@ -9,6 +9,7 @@ read is lost.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 from . import ffi, lib
@@ -24,7 +25,30 @@ VL_GETNAMEINFO = lib.VL_GETNAMEINFO
 
 unpack = ffi.unpack
 
+_IS_PYPY = sys.implementation.name == "pypy"
+
 SIGNALS = 0  # the id under which the bytes of the signal wakeup descriptor come
+
+
+class Records:
+    """What zip() makes of the numbers, for PyPy, which compiles it together with its caller."""
+
+    __slots__ = ("_next", "_numbers")
+
+    def __init__(self, numbers: list[int]) -> None:
+        self._numbers = numbers
+        self._next = 0
+
+    def __iter__(self) -> Records:
+        return self
+
+    def __next__(self) -> Record:
+        numbers, i = self._numbers, self._next
+        if i == len(numbers):
+            raise StopIteration
+        record = numbers[i], numbers[i + 1], numbers[i + 2], numbers[i + 3]
+        self._next = i + 4  # not before: an interrupt that comes earlier loses nothing
+        return record
 
 
 class Driver:
@@ -80,12 +104,15 @@ class Driver:
         if n < 0:
             raise error(n)
         records: Iterator[Record]
-        if n == 1:  # the usual case of a server that keeps up: no need to zip
-            records = iter((unpack(self._ring, 4),))
+        numbers = unpack(self._ring, 4 * n)
+        if _IS_PYPY:
+            records = Records(numbers)
+        elif n == 1:  # the usual case of a server that keeps up: no need to zip
+            records = iter((numbers,))
         else:
-            numbers = iter(unpack(self._ring, 4 * n))
+            each = iter(numbers)
             # No `strict` keyword: passing it costs as much again as all the rest of this line.
-            records = zip(numbers, numbers, numbers, numbers)  # noqa: B905
+            records = zip(each, each, each, each)  # noqa: B905
         # One statement: an interrupt comes before it, and vl_loop_run gives the records again,
         # or after it.
         self.records, self.taken = records, self.taken + 1
