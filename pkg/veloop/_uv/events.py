@@ -64,6 +64,7 @@ class Driver:
         "pointer",
         "records",
         "slab",
+        "start",
         "taken",
         "targets",
         "view",
@@ -81,7 +82,8 @@ class Driver:
         self.records: Iterator[Record] | None = None
         self.closed = False
         self.taken = 0  # runs whose records we have got
-        self.slab = ffi.buffer(lib.vl_loop_slab(pointer), lib.vl_loop_slab_size(pointer))
+        self.start = lib.vl_loop_slab(pointer)
+        self.slab = ffi.buffer(self.start, lib.vl_loop_slab_size(pointer))
         self.view = memoryview(self.slab).cast("B")  # for who copies out of it without bytes
         self.out = ffi.new("vl_handle_t **")  # where the open functions put the handle
         self._remember_ring()

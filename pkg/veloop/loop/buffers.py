@@ -6,12 +6,19 @@ import asyncio
 import sys
 from typing import Any
 
+from .._uv import ffi
+
+memmove = ffi.memmove
+
 # PyPy does not, and a view that is only forgotten keeps its owner from being resized for a while.
 COUNTS_REFERENCES = sys.implementation.name != "pypy"
 
 
-def fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
-    """Copy the beginning of data into the protocol's next buffer. -> how much of it."""
+def fill(protocol: asyncio.BufferedProtocol, data: Any) -> int:
+    """Copy the beginning of data, a buffer of bytes, into the protocol's next buffer.
+
+    -> how much of it
+    """
     buffer: Any = protocol.get_buffer(-1)
     if type(buffer) is memoryview and COUNTS_REFERENCES:
         size = len(data)
@@ -21,14 +28,24 @@ def fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
         except (NotImplementedError, TypeError, ValueError):
             pass  # it is too small, or its items are others, or what is wrong is told below
     buffer = as_bytes(buffer)
-    size = len(buffer)
-    if size > len(data):
-        size = len(data)
-        buffer[:size] = data
-    else:
-        buffer[:] = data[:size]
+    size = min(len(buffer), len(data))
+    if COUNTS_REFERENCES:
+        buffer[:size] = data[:size]
+    elif isinstance(data, (bytes, memoryview)) or buffer.readonly or not buffer.c_contiguous:
+        buffer[:size] = bytes(data[:size])
+    else:  # a part of the slab, which PyPy would copy byte by byte
+        memmove(buffer, data, size)
     let_go(buffer)
     return size
+
+
+def copied(data: Any) -> bytes:
+    """bytes(data) of a contiguous buffer, in one step also on PyPy."""
+    if COUNTS_REFERENCES:
+        return bytes(data)
+    with ffi.from_buffer(data) as items:
+        copy: bytes = ffi.buffer(items)[:]
+    return copy
 
 
 def buffer_of(protocol: asyncio.BufferedProtocol, hint: int) -> memoryview:

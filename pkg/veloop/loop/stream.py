@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv import ffi, lib, sockaddr
 from .._uv.errors import check, error
-from .buffers import COUNTS_REFERENCES, fill
+from .buffers import COUNTS_REFERENCES, copied, fill
 from .debug import format_callback
 from .transport import Transport, warn_unclosed
 
@@ -180,7 +180,11 @@ class StreamTransport(Transport):
         if kind == VL_READ:
             if a > 0 and self._live:
                 if self._buffered:
-                    self._feed(self._loop._driver.view[b : b + a])
+                    driver = self._loop._driver
+                    if COUNTS_REFERENCES:
+                        self._feed(driver.view[b : b + a])
+                    else:
+                        self._feed(ffi.buffer(driver.start + b, a))
                     return
                 try:
                     data = self._slab[b : b + a]
@@ -209,7 +213,7 @@ class StreamTransport(Transport):
         elif status < 0:
             self._fatal_error(error(status), f"Fatal read error on {self._kind} transport")
 
-    def _feed(self, rest: memoryview) -> None:
+    def _feed(self, rest: Any) -> None:
         """Give data to a BufferedProtocol, in as many pieces as its buffers make of it.
 
         It may pause, close or hand over to another protocol after any piece.
@@ -221,7 +225,7 @@ class StreamTransport(Transport):
                 size = self._context.run(fill, self._protocol, rest)
                 rest = _NOTHING if size == len(rest) else rest[size:]
                 if self._loop._nesting and rest:
-                    rest = memoryview(bytes(rest))  # a nested run would fill the slab anew
+                    rest = memoryview(copied(rest))  # a nested run would fill the slab anew
                 method = "buffer_updated"
                 self._context.run(self._protocol.buffer_updated, size)
         except (SystemExit, KeyboardInterrupt):
@@ -297,9 +301,10 @@ class StreamTransport(Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         driver = self._loop._driver
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        # TLS copies at once what it is given, so it is not given a copy. The class is asked: a
-        # mock, or a proxy with a __getattr__, says yes to whatever the instance is asked.
-        views = getattr(type(protocol), "takes_views", False) is True
+        # TLS copies at once what it is given, so it is not given a copy; but on PyPy, which takes a
+        # view byte by byte. The class is asked: a mock, or a proxy with a __getattr__, says yes to
+        # whatever the instance is asked.
+        views = COUNTS_REFERENCES and getattr(type(protocol), "takes_views", False) is True
         self._slab = driver.view if views else driver.slab
         dispatcher = getattr(type(protocol), "_dispatcher", None)
         self._resume = None if dispatcher is None else dispatcher(protocol)
@@ -375,11 +380,11 @@ class StreamTransport(Transport):
             self._warn_lost_write()
             return b""
         if kind is not bytes:
-            if not COUNTS_REFERENCES or (kind is memoryview and len(data) <= _COPY_MAX):
-                return bytes(data)
             # C takes any contiguous buffer; len() must count its bytes.
             if isinstance(data, memoryview) and not data.c_contiguous:
                 return data.tobytes()
+            if not COUNTS_REFERENCES or (kind is memoryview and len(data) <= _COPY_MAX):
+                return copied(data)
             return ffi.from_buffer(data)
         return data
 

@@ -17,8 +17,9 @@ from typing import Any
 
 RECORD = 16 * 1024  # the most plaintext in one record, which is what one read() gives
 
-# Encrypted at once. OpenSSL's memory buffers never shrink, so a connection keeps this much.
-CHUNK = 32 * 1024
+# Encrypted at once. OpenSSL's memory buffers never shrink, so a connection keeps this much. Each
+# call of OpenSSL costs more on PyPy.
+CHUNK = (32 if sys.implementation.name != "pypy" else 64) * 1024
 
 # Not on PyPy: before version 8 it reads into a copy if the view was both cast and cut, and later
 # the part that is cut off keeps its owner from being resized until it is collected.
