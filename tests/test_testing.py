@@ -537,11 +537,18 @@ def test_no_grace_and_an_idle_socket(make):
 def test_interrupt_ends_a_wait_without_end(loop):
     with helpers.socket_pair() as (ours, _):
         loop.add_reader(ours, pytest.fail, "nothing to read")
-        timer = threading.Timer(0.02, signal.raise_signal, [signal.SIGINT])
-        timer.start()
+        running = threading.Event()
+
+        def interrupt():
+            assert running.wait(helpers.PATIENCE)
+            signal.raise_signal(signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        loop.call_soon(running.set)
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(loop.create_future())
-        timer.join()
+        thread.join()
         loop.remove_reader(ours)
 
 
