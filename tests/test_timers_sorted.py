@@ -2,10 +2,12 @@
 
 import heapq
 import random
+import threading
 from collections import deque
 
 import pytest
 
+from helpers import PATIENCE
 from veloop.loop import heap, timers
 from veloop.loop.handles import TimerHandle
 
@@ -100,3 +102,24 @@ def test_heap_in_python_gives_what_heapq_gives(seed):
         if rng.random() < 0.01:
             heap.heapify(ours)
     assert [heap.pop(ours) for _ in range(len(ours))] == sorted(theirs)
+
+
+def test_timers_that_threads_add_at_once_are_all_counted(loop):
+    ours = timers.Timers()
+    ready = threading.Barrier(4)
+
+    def add():
+        ready.wait(PATIENCE)
+        for number in range(5000):
+            ours.add(TimerHandle(float(number), print, (), loop))
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    due = deque()
+    assert ours.pending == 20_000
+    ours.pop_due(5000.0, due)
+    assert len(due) == 20_000
+    assert ours.pending == 0

@@ -42,9 +42,7 @@ _when = operator.attrgetter("_when")
 
 
 class Timers:
-    """`pending` timers, some of them cancelled."""
-
-    __slots__ = ("_boundary", "_cancelled", "_far", "_heap", "_next", "_order", "pending")
+    __slots__ = ("_boundary", "_cancelled", "_far", "_heap", "_next", "_order")
 
     def __init__(self) -> None:
         self._next: list[TimerHandle] = []  # up to the boundary: sorted, the earliest last
@@ -53,7 +51,11 @@ class Timers:
         self._boundary = float("-inf" if _SORTS else "inf")
         self._order = 0  # of the last one in the heap
         self._cancelled = 0
-        self.pending = 0
+
+    @property
+    def pending(self) -> int:
+        """How many there are, cancelled ones too. Not a counter: other threads may add some."""
+        return len(self._next) + len(self._heap) + len(self._far)
 
     def add(self, timer: TimerHandle) -> None:
         if timer._when >= self._boundary:
@@ -62,7 +64,6 @@ class Timers:
             self._order = order = self._order + 1
             heappush(self._heap, (timer._when, order, timer))
         timer._scheduled = True
-        self.pending += 1
 
     def _sort(self) -> None:
         """Put the boundary behind all, if they are in order, or else into their middle.
@@ -87,7 +88,6 @@ class Timers:
             return
         self._next, self._far, self._boundary = following, later, following[0]._when
         for timer in far[size:]:  # that another thread has added since
-            self.pending -= 1
             self.add(timer)
         del far[size:]
 
@@ -114,7 +114,6 @@ class Timers:
         self._heap[:] = [entry for entry in self._heap if _stays(entry[2], timer)]
         heapify(self._heap)
         self._cancelled = 0
-        self.pending = len(self._next) + len(self._far) + len(self._heap)
 
     def next_when(self) -> float | None:
         """The time of the earliest live timer."""
@@ -139,7 +138,6 @@ class Timers:
 
     def _went(self, timer: TimerHandle) -> None:
         """A cancelled one has come to the front."""
-        self.pending -= 1
         self._cancelled -= 1
         timer._scheduled = False
 
@@ -163,7 +161,7 @@ class Timers:
 
     def pop_due(self, now: float, due: deque[TimerHandle]) -> None:
         """Move the timers that are due to `due`, in the order in which they fire."""
-        if len(self._heap) > _HEAP_MAX and len(self._heap) * 2 > self.pending:
+        if len(self._heap) > _HEAP_MAX and len(self._heap) > len(self._next) + len(self._far):
             self._empty_heap()
         following, heap = self._next, self._heap
         while following or heap or self._far:
@@ -180,7 +178,6 @@ class Timers:
                 if heap[0][0] > now:
                     break
                 timer = heappop(heap)[2]
-            self.pending -= 1
             timer._scheduled = False
             if timer._cancelled:
                 self._cancelled -= 1
@@ -193,7 +190,7 @@ class Timers:
         self._next.clear()
         self._far.clear()
         self._heap.clear()
-        self._cancelled = self.pending = 0
+        self._cancelled = 0
 
 
 def _are_sorted(timers: list[TimerHandle]) -> bool:
