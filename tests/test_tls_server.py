@@ -75,6 +75,7 @@ def test_handshake_that_fails_is_reported_in_debug_mode_only(loop, loop_errors, 
                     elif how == "rubbish":
                         sock.send(b"GET / HTTP/1.0\r\n\r\n")
                         await in_executor(sock.recv, 100)
+            await until(lambda: protocols)
             await turns(20)
             assert protocols[0].names == []
 
