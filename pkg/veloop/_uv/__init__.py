@@ -15,6 +15,12 @@ The memory laws, which every caller keeps:
 6. Ids are never used twice, so a record that comes late for a closed handle finds no target.
 """
 
+import sys
+
 from ._cffi import ffi, lib
 
-__all__ = ["ffi", "lib"]
+__all__ = ["IS_PYPY", "ffi", "lib"]
+
+# PyPy counts no references, and compiles Python: a few things are right or fast in one way here
+# and in another there.
+IS_PYPY = sys.implementation.name == "pypy"

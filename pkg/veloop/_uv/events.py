@@ -9,10 +9,9 @@ read is lost.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 
-from . import ffi, lib
+from . import IS_PYPY, ffi, lib
 from .errors import check, error
 
 # A target is called with the record's kind and its two values.
@@ -24,8 +23,6 @@ VL_GETADDRINFO = lib.VL_GETADDRINFO
 VL_GETNAMEINFO = lib.VL_GETNAMEINFO
 
 unpack = ffi.unpack
-
-_IS_PYPY = sys.implementation.name == "pypy"
 
 SIGNALS = 0  # the id under which the bytes of the signal wakeup descriptor come
 
@@ -107,7 +104,7 @@ class Driver:
             raise error(n)
         records: Iterator[Record]
         numbers = unpack(self._ring, 4 * n)
-        if _IS_PYPY:
+        if IS_PYPY:
             records = Records(numbers)
         elif n == 1:  # the usual case of a server that keeps up: no need to zip
             records = iter((numbers,))

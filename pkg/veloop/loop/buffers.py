@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
-from .._uv import ffi
+from .._uv import IS_PYPY, ffi
 
 memmove = ffi.memmove
-
-# PyPy does not, and a view that is only forgotten keeps its owner from being resized for a while.
-COUNTS_REFERENCES = sys.implementation.name != "pypy"
 
 
 def fill(protocol: asyncio.BufferedProtocol, data: Any) -> int:
@@ -20,7 +16,7 @@ def fill(protocol: asyncio.BufferedProtocol, data: Any) -> int:
     -> how much of it
     """
     buffer: Any = protocol.get_buffer(-1)
-    if type(buffer) is memoryview and COUNTS_REFERENCES:
+    if type(buffer) is memoryview and not IS_PYPY:
         size = len(data)
         try:
             buffer[:size] = data  # bytes, and as many as that: nearly always
@@ -29,7 +25,7 @@ def fill(protocol: asyncio.BufferedProtocol, data: Any) -> int:
             pass  # it is too small, or its items are others, or what is wrong is told below
     buffer = as_bytes(buffer)
     size = min(len(buffer), len(data))
-    if COUNTS_REFERENCES:
+    if not IS_PYPY:
         buffer[:size] = data[:size]
     elif isinstance(data, (bytes, memoryview)) or buffer.readonly or not buffer.c_contiguous:
         buffer[:size] = bytes(data[:size])
@@ -41,7 +37,7 @@ def fill(protocol: asyncio.BufferedProtocol, data: Any) -> int:
 
 def copied(data: Any) -> bytes:
     """bytes(data) of a contiguous buffer, in one step also on PyPy."""
-    if COUNTS_REFERENCES:
+    if not IS_PYPY:
         return bytes(data)
     with ffi.from_buffer(data) as items:
         copy: bytes = ffi.buffer(items)[:]
@@ -55,7 +51,7 @@ def buffer_of(protocol: asyncio.BufferedProtocol, hint: int) -> memoryview:
 
 def as_bytes(buffer: Any) -> memoryview:
     """What get_buffer() returned, as bytes to write into."""
-    if not COUNTS_REFERENCES:
+    if IS_PYPY:
         buffer = memoryview(buffer)  # ours, to be released
         if buffer.format != "B" or buffer.ndim != 1:
             with buffer as items:
@@ -68,6 +64,10 @@ def as_bytes(buffer: Any) -> memoryview:
 
 
 def let_go(buffer: memoryview) -> None:
-    """The caller has no more use for what buffer_of() gave it, and refers to it no longer."""
-    if not COUNTS_REFERENCES:
+    """The caller has no more use for what buffer_of() gave it, and refers to it no longer.
+
+    Where no references are counted, a view that is only forgotten keeps its owner from being
+    resized for a while.
+    """
+    if IS_PYPY:
         buffer.release()

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .._uv import ffi, lib
+from .._uv import IS_PYPY, ffi, lib
 from .._uv.errors import check, error
 from .debug import logger
 from .gil import has_gil
@@ -47,7 +47,6 @@ else:
 
 OnExit = Callable[[int], object]
 
-_IS_PYPY = sys.implementation.name == "pypy"
 _SHELL = "/system/bin/sh" if hasattr(sys, "getandroidapilevel") else "/bin/sh"
 
 # subprocess.Popen's own name for what starts the child, as Python 3.11 to 3.15 call it. Another
@@ -91,7 +90,7 @@ class Popen(_Popen):
         # The subprocess module's documentation names this switch, against vfork.
         vfork = getattr(subprocess, "_USE_VFORK", True)
         plain = all(named[name] is None for name in special)
-        if _IS_PYPY and _may_change_meanwhile(named["env"]):
+        if IS_PYPY and _may_change_meanwhile(named["env"]):
             plain = False
         if vfork and can_spawn() and plain:
             self._spawn(**named)

@@ -26,7 +26,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._uv import lib
+from .._uv import IS_PYPY, lib
 from .._uv.errors import check
 from .._uv.events import SIGNALS
 from .debug import logger
@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 # PyPy's C handler ends the main thread's count of bytecodes, so that it looks for signals. If
 # another thread counts at that moment, this is undone, and the loop would sleep before anybody
 # looks. A call that changes no mask looks, too.
-_run_python_handlers = (
-    getattr(signal, "pthread_sigmask", None) if sys.implementation.name == "pypy" else None
-)
+_run_python_handlers = getattr(signal, "pthread_sigmask", None) if IS_PYPY else None
 
 
 _noted: set[int] = set()

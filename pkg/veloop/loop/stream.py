@@ -22,9 +22,9 @@ from asyncio import constants, trsock
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._uv import ffi, lib, sockaddr
+from .._uv import IS_PYPY, ffi, lib, sockaddr
 from .._uv.errors import check, error
-from .buffers import COUNTS_REFERENCES, copied, fill
+from .buffers import copied, fill
 from .debug import format_callback
 from .transport import Transport, warn_unclosed
 
@@ -181,7 +181,7 @@ class StreamTransport(Transport):
             if a > 0 and self._live:
                 if self._buffered:
                     driver = self._loop._driver
-                    if COUNTS_REFERENCES:
+                    if not IS_PYPY:
                         self._feed(driver.view[b : b + a])
                     else:
                         self._feed(ffi.buffer(driver.start + b, a))
@@ -304,7 +304,7 @@ class StreamTransport(Transport):
         # TLS copies at once what it is given, so it is not given a copy; but on PyPy, which takes a
         # view byte by byte. The class is asked: a mock, or a proxy with a __getattr__, says yes to
         # whatever the instance is asked.
-        views = COUNTS_REFERENCES and getattr(type(protocol), "takes_views", False) is True
+        views = not IS_PYPY and getattr(type(protocol), "takes_views", False) is True
         self._slab = driver.view if views else driver.slab
         dispatcher = getattr(type(protocol), "_dispatcher", None)
         self._resume = None if dispatcher is None else dispatcher(protocol)
@@ -383,7 +383,7 @@ class StreamTransport(Transport):
             # C takes any contiguous buffer; len() must count its bytes.
             if isinstance(data, memoryview) and not data.c_contiguous:
                 return data.tobytes()
-            if not COUNTS_REFERENCES or (kind is memoryview and len(data) <= _COPY_MAX):
+            if IS_PYPY or (kind is memoryview and len(data) <= _COPY_MAX):
                 return copied(data)
             return ffi.from_buffer(data)
         return data

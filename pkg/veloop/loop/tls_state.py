@@ -10,20 +10,21 @@ of its:
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from ssl import MemoryBIO, SSLContext, SSLError, SSLObject, SSLWantReadError
 from typing import Any
+
+from .._uv import IS_PYPY
 
 RECORD = 16 * 1024  # the most plaintext in one record, which is what one read() gives
 
 # Encrypted at once. OpenSSL's memory buffers never shrink, so a connection keeps this much. Each
 # call of OpenSSL costs more on PyPy.
-CHUNK = (32 if sys.implementation.name != "pypy" else 64) * 1024
+CHUNK = (64 if IS_PYPY else 32) * 1024
 
 # Not on PyPy: before version 8 it reads into a copy if the view was both cast and cut, and later
 # the part that is cut off keeps its owner from being resized until it is collected.
-READS_INTO_VIEWS = sys.implementation.name != "pypy"
+READS_INTO_VIEWS = not IS_PYPY
 
 INFO = ("peercert", "cipher", "compression")  # asyncio's names for what OpenSSL knows
 
