@@ -50,7 +50,7 @@ LOOPS = {
     "zuvloop": Loop("zuvloop:new_event_loop", "zuvloop"),  # for CPython 3.14 and newer
 }
 REFERENCES = ("uvloop", "asyncio")  # what ratios are given to
-DEFAULT = ("veloop", "uvloop", "asyncio", "rloop", LIBUV)
+DEFAULT = ("veloop", "veloop-pure", "uvloop", "asyncio", "rloop", "zuvloop", LIBUV)
 
 
 @dataclass(frozen=True)
