@@ -6,6 +6,7 @@ whole output of a step, is in the log beside it.
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -51,6 +52,8 @@ def step(log: Path, *command: object, timeout: float | None = None) -> tuple[boo
             timeout=timeout,
         )
         good, output = done.returncode == 0, done.stdout
+        if done.returncode < 0:
+            output += f"\nkilled by {signal.Signals(-done.returncode).name}\n"
     except subprocess.TimeoutExpired as exc:
         output = exc.stdout or ""
         output = output.decode(errors="replace") if isinstance(output, bytes) else output

@@ -58,9 +58,10 @@ def _caught(signum: int, frame: object) -> None:
     while _noted:
         _is_checking = True
         try:
-            number = _noted.pop()
-            for signals in list(_all):
-                signals._check_room(number)
+            while _noted:  # one that came before the line above has seen to all of them
+                number = _noted.pop()
+                for signals in list(_all):
+                    signals._check_room(number)
         finally:
             _is_checking = False
 
@@ -73,7 +74,7 @@ class Signals:
 
     def __init__(self, loop: Core) -> None:
         self._loop = loop
-        self._pair: tuple[socket.socket, socket.socket] | None = None
+        self._pair: _Pair = None
         self._before: int | None = None  # the wakeup descriptor of before we took it
         self._before_file: _File = None  # and what it was
         self._running = False  # in the main thread
@@ -84,19 +85,16 @@ class Signals:
 
     def _write_end(self) -> int:
         if self._pair is None:
-            reader, writer = socket.socketpair()
-            reader.setblocking(False)
-            writer.setblocking(False)
+            pair = _open_pair()
             driver = self._loop._driver
             try:
-                check(lib.vl_signals_watch(driver.pointer, reader.fileno()))
+                check(lib.vl_signals_watch(driver.pointer, pair[0]))
             except BaseException:
-                reader.close()
-                writer.close()
+                _close_pair(pair)
                 raise
             driver.targets[SIGNALS] = self._on_event
-            self._pair = reader, writer
-        return self._pair[1].fileno()
+            self._pair = pair
+        return self._pair[1]
 
     def _take(self) -> bool:
         """Have the wakeup descriptor, and remember whose it was; False outside the main thread."""
@@ -119,7 +117,7 @@ class Signals:
         before, self._before = self._before, None
         try:
             current = signal.set_wakeup_fd(before)
-            if self._pair is None or current != self._pair[1].fileno():
+            if self._pair is None or current != self._pair[1]:
                 signal.set_wakeup_fd(current)  # somebody else has taken it meanwhile
         except (ValueError, OSError) as exc:
             logger.info("set_wakeup_fd(%d) failed: %s", before, exc)
@@ -144,7 +142,7 @@ class Signals:
             return
         try:
             current = signal.set_wakeup_fd(-1)
-            if current not in (-1, self._pair[1].fileno()):
+            if current not in (-1, self._pair[1]):
                 signal.set_wakeup_fd(current)
         except ValueError:  # not the main interpreter: it cannot have been ours
             pass
@@ -246,15 +244,14 @@ class Signals:
     def close_descriptors(self) -> None:
         """After the driver's close: nothing watches them any more."""
         if self._pair is not None:
-            for end in self._pair:
-                end.close()
+            _close_pair(self._pair)
             self._pair = None
 
 
 # Those that have, or had, handlers: Python's table of handlers is to keep no loop alive.
 _all: weakref.WeakSet[Signals] = weakref.WeakSet()
 
-_Pair = tuple[socket.socket, socket.socket] | None
+_Pair = tuple[int, int] | None  # the descriptors of the end to read and the end to write
 _File = tuple[int, int] | None
 
 
@@ -268,6 +265,17 @@ def _file_of(fd: int) -> _File:
 
 
 if sys.platform == "win32":
+
+    def _open_pair() -> tuple[int, int]:
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        return reader.detach(), writer.detach()
+
+    def _close_pair(pair: tuple[int, int]) -> None:
+        for end in pair:
+            socket.close(end)
+
     # select() takes any number there, and poll() does not exist.
 
     def _readable(pair: _Pair) -> bool:
@@ -277,15 +285,26 @@ if sys.platform == "win32":
         return pair is None or bool(select.select([], [pair[1]], [], 0)[1])
 else:
 
+    def _open_pair() -> tuple[int, int]:
+        # No socket pair: Linux has room for 65,536 numbers in a pipe, for 278 in a socket.
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        return reader, writer
+
+    def _close_pair(pair: tuple[int, int]) -> None:
+        for end in pair:
+            os.close(end)
+
     def _readable(pair: _Pair) -> bool:
         return pair is not None and bool(_poll(pair[0], select.POLLIN))
 
     def _writable(pair: _Pair) -> bool:
         return pair is None or bool(_poll(pair[1], select.POLLOUT))
 
-    def _poll(sock: socket.socket, events: int) -> list[tuple[int, int]]:
+    def _poll(fd: int, events: int) -> list[tuple[int, int]]:
         poll = select.poll()  # unlike select() it takes any number
-        poll.register(sock, events)
+        poll.register(fd, events)
         return poll.poll(0)
 
 
