@@ -534,6 +534,35 @@ def test_no_grace_and_an_idle_socket(make):
     assert loop.time() == 3600.0
 
 
+def test_event_after_so_many_at_once_that_their_ring_grew(loop):
+    received = []
+
+    class Counting(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            received.append(data)
+
+    async def open_endpoint():
+        endpoint = await loop.create_datagram_endpoint(Counting, local_addr=("127.0.0.1", 0))
+        return endpoint[0]
+
+    async def main():
+        transports = [await open_endpoint() for _ in range(40)]
+        addresses = [each.get_extra_info("sockname") for each in transports]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for address in addresses * 25:
+                sock.sendto(b"x", address)
+            while len(received) < 1000:  # busy: with the accelerator it is C that takes them
+                await asyncio.sleep(0)
+            sock.sendto(b"last", addresses[0])
+            await asyncio.sleep(1)  # here it is Python that looks
+        assert received.count(b"last") == 1
+        for transport in transports:
+            transport.abort()
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+
+
 def test_interrupt_ends_a_wait_without_end(loop):
     with helpers.socket_pair() as (ours, _):
         loop.add_reader(ours, pytest.fail, "nothing to read")

@@ -23,6 +23,7 @@ VL_GETADDRINFO = lib.VL_GETADDRINFO
 VL_GETNAMEINFO = lib.VL_GETNAMEINFO
 
 unpack = ffi.unpack
+vl_loop_ring = lib.vl_loop_ring
 
 SIGNALS = 0  # the id under which the bytes of the signal wakeup descriptor come
 
@@ -52,9 +53,7 @@ class Driver:
     """One libuv loop: its pointer, its slab, and who is told about what."""
 
     __slots__ = (
-        "_capacity",
         "_owners",
-        "_ring",
         "address",
         "closed",
         "out",
@@ -83,11 +82,6 @@ class Driver:
         self.slab = ffi.buffer(self.start, lib.vl_loop_slab_size(pointer))
         self.view = memoryview(self.slab).cast("B")  # for who copies out of it without bytes
         self.out = ffi.new("vl_handle_t **")  # where the open functions put the handle
-        self._remember_ring()
-
-    def _remember_ring(self) -> None:
-        self._ring = lib.vl_loop_ring(self.pointer)
-        self._capacity = lib.vl_loop_ring_capacity(self.pointer)
 
     def enter(self) -> None:
         """The calling thread owns the loop until `leave`."""
@@ -98,12 +92,11 @@ class Driver:
 
     def take(self, n: int) -> None:
         """Take over the `n` records of a vl_loop_run, or raise for the status that it gave."""
-        if n > self._capacity:
-            self._remember_ring()
         if n < 0:
             raise error(n)
         records: Iterator[Record]
-        numbers = unpack(self._ring, 4 * n)
+        # Asked for each time: it may have grown, also in a run that the accelerator made.
+        numbers = unpack(vl_loop_ring(self.pointer), 4 * n)
         if IS_PYPY:
             records = Records(numbers)
         elif n == 1:  # the usual case of a server that keeps up: no need to zip
