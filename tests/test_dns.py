@@ -494,7 +494,10 @@ def test_lookups_are_content_with_few_threads(loop_kind):
     script = textwrap.dedent(SHORTAGE) + textwrap.dedent(
         """
         async def many():
-            return await asyncio.gather(*[look() for _ in range(20)])
+            try:
+                return await asyncio.gather(*[look() for _ in range(20)])
+            finally:  # the end of the executor takes a thread, too
+                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 
         run(asyncio.sleep(0))
         limit(20 << 10)  # each has a stack of 8 MiB

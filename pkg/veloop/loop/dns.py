@@ -1,7 +1,10 @@
 """getaddrinfo and getnameinfo.
 
 What needs no name server is answered at once by the socket module, without a thread: numeric
-hosts and no host. Everything else goes through libuv's thread pool.
+hosts and no host. Everything else goes through libuv's thread pool, as much as that does at once:
+names behind those for which nobody answers would wait there. The rest is the default executor's,
+as with asyncio, and so is everything if a program has put a function of its own into the socket
+module: a cache, a guard, a mock.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._uv import ffi, lib, sockaddr
 from .._uv.errors import check, error
+from .debug import logger
 
 if TYPE_CHECKING:
     from .loop import EventLoop
@@ -36,6 +41,12 @@ _KINDS: dict[int, int] = {int(each): each for each in socket.SocketKind}
 _MATTER = ~int(socket.AI_PASSIVE | socket.AI_NUMERICHOST | getattr(socket, "AI_NUMERICSERV", 0))
 
 
+_own_getaddrinfo, _own_getnameinfo = socket.getaddrinfo, socket.getnameinfo
+
+# libuv gives look-ups half of its pool, which is two threads if UV_THREADPOOL_SIZE is not set.
+_AT_ONCE = 2
+_under_way: set[Request] = set()  # of all loops, for they share the pool
+
 _ANSWER = ffi.typeof("vl_dns_t *")
 
 # All of a vl_addrinfo_t at once; cffi takes nearly as long for each of its fields.
@@ -50,37 +61,56 @@ class Request:
     def __init__(self, loop: EventLoop) -> None:
         self.loop = loop
         self.ident = 0
-        self.future: asyncio.Future[Any] = loop.create_future()
+        self.future: asyncio.Future[Any] | None = loop.create_future()
 
     async def wait(self, ident: int) -> Any:
         self.ident = check(ident)
         self.loop._driver.targets[ident] = self.on_event
+        _under_way.add(self)
         try:
-            return await self.future
+            return await self.future  # type: ignore[misc]
         except asyncio.CancelledError:
             if not self.loop.is_closed():
                 lib.vl_dns_cancel(self.loop._driver.pointer, ident)
             raise
+        finally:
+            self.future = None  # it may have the exception, whose traceback has this frame
 
     def on_event(self, kind: int, status: int, pointer: int) -> None:
         del self.loop._driver.targets[self.ident]
+        _under_way.discard(self)
         answer = ffi.cast(_ANSWER, pointer)
+        future = self.future
         try:
-            if self.future.done():
+            if future is None or future.done():
                 return  # cancelled meanwhile
             if status < 0:
-                self.future.set_exception(error(status))
+                future.set_exception(error(status))
             elif kind == lib.VL_GETADDRINFO:
-                self.future.set_result(_addresses(answer))
+                future.set_result(_addresses(answer))
             else:
                 host, service = lib.vl_dns_host(answer), lib.vl_dns_service(answer)
-                self.future.set_result(
-                    (os.fsdecode(ffi.string(host)), ffi.string(service).decode())
-                )
+                future.set_result((os.fsdecode(ffi.string(host)), ffi.string(service).decode()))
         except UnicodeDecodeError as exc:  # what a name server says may be anything
-            self.future.set_exception(exc)
+            assert future is not None
+            future.set_exception(exc)
         finally:
             lib.vl_dns_free(answer)
+
+    def _on_loop_close(self) -> None:
+        _under_way.discard(self)
+
+
+def _if_busy(
+    loop: EventLoop, function: Callable[..., Any], *args: Any
+) -> asyncio.Future[Any] | None:
+    """A look-up in the default executor if it would have to wait for others in libuv's pool."""
+    if len(_under_way) < _AT_ONCE:
+        return None
+    try:
+        return loop.run_in_executor(None, function, *args)
+    except RuntimeError:  # it was shut down, or cannot start a thread: then it waits
+        return None
 
 
 def _addresses(answer: Any) -> list[AddrInfo]:
@@ -126,10 +156,16 @@ async def getaddrinfo(
     flags: int,
 ) -> list[Any]:
     node: Any
+    if socket.getaddrinfo is not _own_getaddrinfo:
+        lookup = loop.run_in_executor(
+            None, socket.getaddrinfo, host, port, family, type, proto, flags
+        )
+        return list(await lookup)
     if isinstance(host, str):
         if flags == 0 or (isinstance(flags, int) and not int(flags) & _MATTER):
             info = _known_addrinfo(host, port, family, type, proto)
             if info is not None:
+                sys.audit("socket.getaddrinfo", host, port, family, type, proto)
                 return [info]
         if host.isascii() and len(host) < 64 and ".." not in host and host[:1] != ".":
             node = host.encode()
@@ -147,11 +183,30 @@ async def getaddrinfo(
             None, socket.getaddrinfo, host, port, family, type, proto, flags
         )
         return list(await lookup)
+    busy = _if_busy(loop, socket.getaddrinfo, host, port, family, type, proto, flags)
+    if busy is not None:
+        return list(await busy)
+    sys.audit("socket.getaddrinfo", host, port, family, type, proto)
     request = Request(loop)
     ident = lib.vl_getaddrinfo(
         loop._driver.pointer, node, _service(port), family, type, proto, flags
     )
     found: list[AddrInfo] = await request.wait(ident)
+    return found
+
+
+async def getaddrinfo_debug(loop: EventLoop, host: Any, port: Any, *args: int) -> list[Any]:
+    """getaddrinfo(), and a line in the log, as asyncio has it: at INFO if it took long."""
+    what = f"{host}:{port!r}"
+    for name, value in zip(("family", "type", "proto", "flags"), args, strict=True):
+        if value:
+            what += f", {name}={value!r}"
+    logger.debug("Get address info %s", what)
+    before = loop.time()
+    found = await getaddrinfo(loop, host, port, *args)
+    took = loop.time() - before
+    log = logger.info if took >= loop.slow_callback_duration else logger.debug
+    log("Getting address info %s took %.3fms: %r", what, took * 1e3, found)
     return found
 
 
@@ -169,11 +224,18 @@ def _service(port: str | bytes | int | None) -> Any:
 
 async def getnameinfo(loop: EventLoop, address: tuple[Any, ...], flags: int) -> tuple[str, str]:
     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    if socket.getnameinfo is not _own_getnameinfo:
+        name = await loop.run_in_executor(None, socket.getnameinfo, address, flags)
+        return name  # type: ignore[no-any-return]
     if not _plain(address) or flags & numeric == numeric:
         return socket.getnameinfo(address, flags)
     host, percent, _ = address[0].partition("%")
     if percent:
         socket.getnameinfo(address, flags | numeric)  # raises for a zone that is none
+    busy = _if_busy(loop, socket.getnameinfo, address, flags)
+    if busy is not None:
+        return await busy  # type: ignore[no-any-return]
+    sys.audit("socket.getnameinfo", address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     request = Request(loop)
     # The scope is what the tuple says, without regard to the zone: so the socket module has it.

@@ -115,7 +115,8 @@ class EventLoop(Core):
     ) -> list[Any]:
         """socket.getaddrinfo() without blocking (uv_getaddrinfo)."""
         self._check_closed()
-        return await dns.getaddrinfo(self, host, port, family, type, proto, flags)
+        look_up = dns.getaddrinfo_debug if self._debug else dns.getaddrinfo
+        return await look_up(self, host, port, family, type, proto, flags)
 
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:
         """socket.getnameinfo() without blocking (uv_getnameinfo)."""

@@ -38,6 +38,7 @@ from .transport import Transport
 if TYPE_CHECKING:
     from .loop import EventLoop
 
+_own_connect = socket.socket.connect
 _HAS_REUSE_ADDRESS = os.name == "posix" and sys.platform != "cygwin"
 
 
@@ -98,11 +99,13 @@ async def _connect(
         sock.setblocking(False)
         if local_infos is not None:
             _bind_local(sock, family, local_infos, failures)
-        if sys.platform == "win32":
+        if sys.platform == "win32" or socket.socket.connect is not _own_connect:
             # libuv would connect a copy, of which this socket need not learn, and the system
-            # ties what is open to the first handle of libuv's that had it.
+            # ties what is open to the first handle of libuv's that had it. And where a program
+            # has put a function of its own, to refuse hosts say, it is to be asked.
             connecting = sock_connect(loop, sock, address)
         else:
+            sys.audit("socket.connect", sock, address)
             raw = sockaddr.pack(family, address)
             connecting = _Connecting(loop, sock).run(raw)
         try:
