@@ -279,7 +279,7 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
     # -------------------------------------------------------------------------- the end
 
     def close(self) -> None:
-        if self._closing:
+        if self._closing or self._passed_on(self.close):
             return
         self._end_reading()
         if not self._pending():
@@ -289,7 +289,7 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
         self._force_close(None)
 
     def _force_close(self, exc: BaseException | None) -> None:
-        if self._conn_lost or self._handle is None:
+        if self._conn_lost or self._handle is None or self._passed_on(self._force_close, exc):
             return
         self._end_reading()
         self._drop_queue()

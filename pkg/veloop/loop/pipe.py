@@ -279,7 +279,7 @@ class WritePipeTransport(PipeTransport):
         self.close()
 
     def close(self) -> None:
-        if not self._closing:
+        if not self._closing and not self._passed_on(self.close):
             super().close()
             self._refuse = True  # what is written from now on is lost, although the rest is sent
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._uv.errors import forked
@@ -307,6 +308,9 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         loop = self._loop
         if loop is not None and loop._inherited:
             raise forked()
+        if loop is not None and loop._thread_id not in (None, get_ident()):
+            loop.call_soon_threadsafe(self.close)  # as transports do
+            return
         self._closed = True
         if loop is not None and not loop.is_closed():
             for pipe in self._pipes.values():

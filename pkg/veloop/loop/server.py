@@ -18,7 +18,7 @@ from .._uv import ffi, lib
 from .._uv.errors import check, error
 from . import tls
 from .stream import check_protocol
-from .transport import Transport
+from .transport import Transport, refuse_others
 
 if TYPE_CHECKING:
     from .loop import EventLoop
@@ -299,12 +299,14 @@ class Server(asyncio.Server):
 
     def close_clients(self) -> None:
         """Close all connections, after what they still have to send."""
+        refuse_others(self._loop)
         self._forget_late()
         for transport in self._clients.copy():
             transport.close()
 
     def abort_clients(self) -> None:
         """Close all connections at once; what they still had to send is lost."""
+        refuse_others(self._loop)
         self._forget_late()
         for transport in self._clients.copy():
             transport.abort()

@@ -475,7 +475,7 @@ class StreamTransport(Transport):
     # -------------------------------------------------------------------------- the end
 
     def close(self) -> None:
-        if self._closing:
+        if self._closing or self._passed_on(self.close):
             return
         check(lib.vl_stream_read_stop(self._handle))
         self._closing = True
@@ -488,7 +488,7 @@ class StreamTransport(Transport):
         self._force_close(None)
 
     def _force_close(self, exc: BaseException | None) -> None:
-        if self._conn_lost or self._handle is None:
+        if self._conn_lost or self._handle is None or self._passed_on(self._force_close, exc):
             return
         check(lib.vl_stream_read_stop(self._handle))
         self._closing = True

@@ -20,14 +20,12 @@ import contextlib
 import contextvars
 from asyncio import constants
 from collections.abc import Callable, Iterable
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from .._uv.errors import foreign_thread
 from .buffers import buffer_of, let_go
 from .debug import logger
 from .tls_flow import ENDED, FLUSHING, HANDSHAKE, LOST, OPEN, SHUTDOWN, FlowControl
-from .transport import warn_unclosed
+from .transport import refuse_others, warn_unclosed
 
 try:
     from ssl import CertificateError, SSLError
@@ -365,13 +363,8 @@ class SSLTransport(FlowControl):
                 logger.warning("SSL connection is closed")
             self._conn_lost += 1
             return False
-        self._check_thread()
+        refuse_others(self._loop)  # before anything is changed; what is below would do so after
         return True
-
-    def _check_thread(self) -> None:
-        """Refuse another thread before it changes something; what is below would do so after."""
-        if get_ident() != self._loop._thread_id and self._loop.is_running():
-            raise foreign_thread(self._loop._thread_id or 0)
 
     def _after_write(self) -> None:
         corked = self._corked and self._session.queued < CHUNK
@@ -420,9 +413,8 @@ class SSLTransport(FlowControl):
         return self._closing or self._below.is_closing()
 
     def close(self) -> None:
-        if self._closing:
+        if self._closing or self._passed_on(self.close):
             return
-        self._check_thread()
         if self._state == HANDSHAKE:
             self._force_close(None)
             return
@@ -499,9 +491,8 @@ class SSLTransport(FlowControl):
                     self._below.write(data)
 
     def _force_close(self, exc: BaseException | None) -> None:
-        if self._below is None:
+        if self._below is None or self._passed_on(self._force_close, exc):
             return
-        self._check_thread()
         self._uncork()
         self._closing = True
         self._state = ENDED

@@ -10,8 +10,11 @@ import asyncio
 import contextvars
 import warnings
 from asyncio import transports
+from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from .._uv.errors import foreign_thread
 from .debug import logger
 
 if TYPE_CHECKING:
@@ -21,6 +24,13 @@ if TYPE_CHECKING:
 _HIGH_WATER = 64 * 1024  # bytes, asyncio's defaults
 _LOW_WATER = _HIGH_WATER // 4  # one number for all transports
 _LOG_THRESHOLD = 5  # writes after the end before asyncio starts to complain
+
+
+def refuse_others(loop: EventLoop) -> None:
+    """RuntimeError in another thread than the one that runs the loop now."""
+    owner = loop._thread_id
+    if owner is not None and owner != get_ident():
+        raise foreign_thread(owner)
 
 
 # asyncio's sendfile and start_tls look for this base, which is a Transport.
@@ -120,6 +130,18 @@ class Transport(transports._FlowControlMixin):
             )
 
     # -------------------------------------------------------------------------- the end
+
+    def _passed_on(self, method: Callable[..., object], *args: object) -> bool:
+        """Have the loop's thread call that, if it is another one that runs the loop now.
+
+        For the ways to the end: the collector finalizes in any thread what holds a transport.
+        -> whether it is another
+        """
+        owner = self._loop._thread_id
+        if owner is None or owner == get_ident():
+            return False
+        self._loop.call_soon_threadsafe(method, *args)
+        return True
 
     def _fatal_error(self, exc: BaseException, message: str) -> None:
         # What the network does to a connection is no error of the program.
