@@ -111,6 +111,63 @@ loop.close()
     assert python(code) == ["20000", "20050"]
 
 
+def test_endpoint_that_is_closed_while_an_address_is_packed():
+    """By a finalizer, or a signal's handler: the handle is dead then."""
+    code = """
+import asyncio, socket, veloop
+
+async def main():
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    transport._queued = 1  # so that abort() closes the handle at once
+    pack, numbers = socket.inet_pton, []
+
+    def abort(family, host):
+        socket.inet_pton = pack
+        transport.abort()
+        numbers.extend(range(1 << 46, (1 << 46) + 20000))  # where its pointer was
+        return pack(family, host)
+
+    socket.inet_pton = abort
+    transport.sendto(b"x", ("127.0.0.2", 9))
+    print(transport.is_closing())
+
+veloop.run(main())
+"""
+    assert python(code) == ["True"]
+
+
+@pytest.mark.parametrize("name", ["_context", "_protocol"])
+def test_protocol_that_deletes_what_its_transport_needs(name):
+    code = f"""
+import asyncio, veloop
+
+class Deleting(asyncio.BufferedProtocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def get_buffer(self, hint):
+        del self.transport.{name}
+        return bytearray(100)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    failed = loop.create_future()
+    loop.set_exception_handler(lambda loop, context: failed.set_result(context["exception"]))
+    server = await loop.create_server(Deleting, "127.0.0.1", 0)
+    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"x")
+    print(type(await failed).__name__, flush=True)
+    os._exit(0)  # nothing could close that transport in order
+
+import os
+veloop.run(main())
+"""
+    assert python(code) == ["AttributeError"]
+
+
 def test_timers_are_copied_before_the_collector_can_change_them():
     code = """
 import gc, veloop

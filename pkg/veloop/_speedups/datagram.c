@@ -182,14 +182,13 @@ static int64_t send_out(vl_handle_t *handle, PyObject *data, const char *raw) {
 /* What is sent to a numeric address, or to the one that it is connected to. -> 1; 0: Python's
  * business; -1 */
 static int try_send(PyObject *self, PyObject *data, PyObject *addr, int64_t *queued) {
-  PyObject *pointer = SLOT(self, vs.udp.pointer);
+  PyObject *pointer;
   Py_ssize_t size = size_of(self);
   char raw[ADDRESS_MAX];
   int connected = SLOT(self, vs.udp.connected) == Py_True, r;
   vl_handle_t *handle;
 
-  if (!PyBytes_CheckExact(data) || SLOT(self, vs.udp.conn_lost) != vs.zero || size == 0 ||
-      pointer == NULL || !PyLong_CheckExact(pointer))
+  if (!PyBytes_CheckExact(data) || size == 0)
     return 0;
   if (connected) {
     if (addr != Py_None)
@@ -201,6 +200,10 @@ static int try_send(PyObject *self, PyObject *data, PyObject *addr, int64_t *que
     if (r <= 0)
       return r;
   }
+  /* Not before: Python has packed the address, and a finalizer may have closed the endpoint. */
+  pointer = SLOT(self, vs.udp.pointer);
+  if (SLOT(self, vs.udp.conn_lost) != vs.zero || pointer == NULL || !PyLong_CheckExact(pointer))
+    return 0;
   handle = PyLong_AsVoidPtr(pointer);
   if (handle == NULL)
     return PyErr_Occurred() ? -1 : 0;

@@ -20,8 +20,13 @@ int vs_stream_listens(PyObject *stream, PyObject *slab) {
 
 PyObject *vs_call_in(PyObject *context, PyObject *protocol, PyObject *name, PyObject *first,
                      PyObject *second) {
-  PyObject *call[3] = {Py_NewRef(protocol), first, second}, *result = NULL;
+  PyObject *call[3] = {protocol, first, second}, *result = NULL;
 
+  if (protocol == NULL || context == NULL) {
+    PyErr_SetString(PyExc_AttributeError, "the transport's protocol or context was deleted");
+    return NULL;
+  }
+  Py_INCREF(protocol);
   Py_INCREF(context);
   if (PyContext_Enter(context) == 0) {
     result = PyObject_VectorcallMethod(name, call, second == NULL ? 2 : 3, NULL);

@@ -389,6 +389,8 @@ class UdpTransport(DatagramTransport):
         if raw is None:
             self._send_to_name(data, addr)
             return
+        if self._handle is None:
+            return  # closed meanwhile, by a finalizer say
         queued = vl_udp_send(self._handle, data, len(data), raw)
         if queued:
             self._after_send(queued)
