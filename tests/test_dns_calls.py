@@ -126,7 +126,7 @@ def test_lookups_that_ended_or_were_cancelled_do_not_count_as_busy(loop):
         for task in tasks[::2]:
             task.cancel()
         await asyncio.wait(tasks)
-        assert [task.cancelled() for task in tasks] == [True, False] * 3
+        assert not any(task.cancelled() for task in tasks[1::2])  # the others may have been done
         await loop.getaddrinfo("localhost", 80)
         await loop.shutdown_default_executor()
 
