@@ -70,6 +70,17 @@ def test_flood_of_kills_from_another_process(loop):
     run(loop, main())
 
 
+def catch_one():
+    """As the interpreter does, for a loop that has a handler."""
+    loop = veloop.new_event_loop()
+    loop.add_signal_handler(USR1, print)
+    try:
+        signals._caught(USR1, None)
+    finally:
+        loop.remove_signal_handler(USR1)
+        loop.close()
+
+
 def test_handler_that_a_flood_interrupts_again_and_again_does_not_fill_the_stack(monkeypatch):
     checked = []
 
@@ -79,13 +90,7 @@ def test_handler_that_a_flood_interrupts_again_and_again_does_not_fill_the_stack
             signals._caught(USR1 if len(checked) % 2 else USR2, None)  # as a signal would
 
     monkeypatch.setattr(signals.Signals, "_check_room", check)
-    loop = veloop.new_event_loop()
-    loop.add_signal_handler(USR1, print)
-    try:
-        signals._caught(USR1, None)
-    finally:
-        loop.remove_signal_handler(USR1)
-        loop.close()
+    catch_one()
     assert len(checked) >= 5000  # other loops that are still there are asked as well
 
 
@@ -102,13 +107,7 @@ def test_signals_handler_that_another_one_interrupts_at_its_beginning(monkeypatc
     checked = []
     monkeypatch.setattr(signals, "_noted", Noted())
     monkeypatch.setattr(signals.Signals, "_check_room", lambda _, number: checked.append(number))
-    loop = veloop.new_event_loop()
-    loop.add_signal_handler(USR1, print)
-    try:
-        signals._caught(USR1, None)
-    finally:
-        loop.remove_signal_handler(USR1)
-        loop.close()
+    catch_one()
     assert set(checked) == {USR1, USR2}
 
 

@@ -17,6 +17,16 @@ from tls_helpers import tls_linked
 ENDS = ["close", "abort"]
 
 
+class Ending(asyncio.BaseProtocol):
+    """Knows only whether it ended, as protocols of any kind do."""
+
+    def __init__(self, loop):
+        self.lost = loop.create_future()
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
 @pytest.mark.parametrize("end", ENDS)
 def test_connection_ends_in_the_loops_thread(loop, end):
     class Protocol(RecordingProtocol):
@@ -76,16 +86,9 @@ def test_tls_connection_ends(loop, end):
 
 @pytest.mark.parametrize("end", ENDS)
 def test_endpoint_for_datagrams_ends(loop, end):
-    class Protocol(asyncio.DatagramProtocol):
-        def __init__(self):
-            self.lost = loop.create_future()
-
-        def connection_lost(self, exc):
-            self.lost.set_result(exc)
-
     async def main():
         transport, protocol = await loop.create_datagram_endpoint(
-            Protocol, local_addr=("127.0.0.1", 0)
+            lambda: Ending(loop), local_addr=("127.0.0.1", 0)
         )
         await in_executor(getattr(transport, end))
         assert await asyncio.wait_for(protocol.lost, PATIENCE) is None
@@ -95,17 +98,12 @@ def test_endpoint_for_datagrams_ends(loop, end):
 
 @pytest.mark.skipif(WINDOWS, reason="the pipes of os.pipe() cannot be watched there")
 def test_ends_of_a_pipe_are_closed(loop):
-    class Reading(asyncio.Protocol):
-        def __init__(self):
-            self.lost = loop.create_future()
-
-        def connection_lost(self, exc):
-            self.lost.set_result(exc)
-
     async def main():
         for mode, connect in (("rb", loop.connect_read_pipe), ("wb", loop.connect_write_pipe)):
             ends = dict(zip(("rb", "wb"), os.pipe(), strict=True))
-            transport, protocol = await connect(Reading, os.fdopen(ends.pop(mode), mode, 0))
+            transport, protocol = await connect(
+                lambda: Ending(loop), os.fdopen(ends.pop(mode), mode, 0)
+            )
             await in_executor(transport.close)
             assert await asyncio.wait_for(protocol.lost, PATIENCE) is None
             os.close(ends.popitem()[1])

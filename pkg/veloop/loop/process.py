@@ -16,12 +16,12 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._uv.errors import forked
 from .children import Popen, watch
 from .debug import logger
+from .transport import owner_elsewhere
 
 if TYPE_CHECKING:
     from .loop import EventLoop
@@ -308,7 +308,7 @@ class SubprocessTransport(asyncio.SubprocessTransport):
         loop = self._loop
         if loop is not None and loop._inherited:
             raise forked()
-        if loop is not None and loop._thread_id not in (None, get_ident()):
+        if loop is not None and owner_elsewhere(loop) is not None:
             loop.call_soon_threadsafe(self.close)  # as transports do
             return
         self._closed = True

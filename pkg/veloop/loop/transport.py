@@ -26,10 +26,16 @@ _LOW_WATER = _HIGH_WATER // 4  # one number for all transports
 _LOG_THRESHOLD = 5  # writes after the end before asyncio starts to complain
 
 
+def owner_elsewhere(loop: EventLoop) -> int | None:
+    """The thread that runs the loop now, if this is another one."""
+    owner = loop._thread_id
+    return None if owner == get_ident() else owner
+
+
 def refuse_others(loop: EventLoop) -> None:
     """RuntimeError in another thread than the one that runs the loop now."""
-    owner = loop._thread_id
-    if owner is not None and owner != get_ident():
+    owner = owner_elsewhere(loop)
+    if owner is not None:
         raise foreign_thread(owner)
 
 
@@ -137,8 +143,7 @@ class Transport(transports._FlowControlMixin):
         For the ways to the end: the collector finalizes in any thread what holds a transport.
         -> whether it is another
         """
-        owner = self._loop._thread_id
-        if owner is None or owner == get_ident():
+        if owner_elsewhere(self._loop) is None:
             return False
         self._loop.call_soon_threadsafe(method, *args)
         return True
