@@ -252,3 +252,53 @@ def test_descriptor_numbers_above_a_thousand(loop):
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1200:
         pytest.skip("too few descriptors allowed")
     run(loop, main())
+
+
+@pytest.mark.veloop_only("asyncio's selector still knows the numbers")
+@pytest.mark.parametrize("kind", ["accepted connection", "endpoint"])
+def test_several_descriptors_that_were_closed_behind_their_transports(loop_kind, kind):
+    # Who gets such a number moves to another one; which may be such a number, too.
+    script = f"""
+        loop = new_event_loop()
+        transports, received = [], []
+
+        class Protocol(asyncio.Protocol, asyncio.DatagramProtocol):
+            def connection_made(self, transport):
+                transports.append(transport)
+
+            def data_received(self, data):
+                received.append(data)
+
+            def datagram_received(self, data, address):
+                received.append(data)
+
+        async def one_more(server):
+            before = len(transports)
+            if {kind == "endpoint"}:
+                await loop.create_datagram_endpoint(Protocol, local_addr=("127.0.0.1", 0))
+                client = socket.socket(type=socket.SOCK_DGRAM)
+                client.connect(transports[-1].get_extra_info("sockname"))
+            else:
+                client = socket.create_connection(server.sockets[0].getsockname())
+                while len(transports) == before:
+                    await asyncio.sleep(0)
+            return client
+
+        async def main():
+            server = await loop.create_server(Protocol, "127.0.0.1", 0)
+            clients = [await one_more(server) for _ in range(5)]
+            for transport in transports:
+                os.close(transport.get_extra_info("socket").fileno())
+            clients.append(await one_more(server))
+            clients[-1].send(b"hello")
+            while not received:
+                await asyncio.sleep(0)
+            for transport in transports:
+                transport.abort()
+            server.close()
+
+        loop.run_until_complete(asyncio.wait_for(main(), 10))
+        print(received)
+        loop.close()
+    """
+    assert run_script(loop_kind, script, "-W", "ignore").stdout.strip() == "[b'hello']"

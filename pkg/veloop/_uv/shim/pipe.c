@@ -41,20 +41,12 @@ int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
 #include <fcntl.h>
 #include <unistd.h>
 
-/* A copy of fd with a number above `after`. libuv may still know that number, if a descriptor was
- * closed behind its back; then it says UV_EEXIST, and the caller asks for the next. */
-static int copy_of(int fd, int after) {
-  int copy = fcntl(fd, F_DUPFD_CLOEXEC, after + 1);
-
-  return copy < 0 ? uv_translate_sys_error(errno) : copy;
-}
-
 static int open_copy(vl_handle_t *handle, int fd) {
-  int copy = STDERR_FILENO;
+  int copy = 0;
   int r;
 
   do {
-    copy = copy_of(fd, copy);
+    copy = vl_port_copy(fd, copy);
     if (copy < 0)
       return copy;
     r = uv_pipe_open(&handle->uv.pipe, copy);
@@ -112,7 +104,7 @@ static void on_hangup(uv_poll_t *poll, int status, int events) {
 
 int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
   vl_handle_t *handle;
-  int copy = STDERR_FILENO;
+  int copy = 0;
   int r;
 
   VL_GUARD(loop);
@@ -120,7 +112,7 @@ int64_t vl_pipe_watch(vl_loop_t *loop, int fd, vl_handle_t **into) {
   if (handle == NULL)
     return UV_ENOMEM;
   do {
-    copy = copy_of(fd, copy);
+    copy = vl_port_copy(fd, copy);
     r = copy < 0 ? copy : uv_poll_init(&loop->uv, &handle->uv.poll, copy);
     if (copy >= 0 && r != 0)
       close(copy);

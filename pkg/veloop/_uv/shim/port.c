@@ -183,8 +183,9 @@ static void stdio_forked(void) {
 }
 #endif
 
-int vl_port_copy_socket(int fd) {
-  int copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+int vl_port_copy(int fd, int after) {
+  int least = after < STDERR_FILENO ? STDERR_FILENO + 1 : after + 1;
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, least);
 
   return copy < 0 ? uv_translate_sys_error(errno) : copy;
 }
@@ -199,10 +200,11 @@ int vl_port_cancelling(int tries) {
 unsigned vl_port_occupy_stdio(void) { return 0; }
 void vl_port_vacate_stdio(unsigned occupied) { (void) occupied; }
 
-int vl_port_copy_socket(int fd) {
+int vl_port_copy(int fd, int after) {
   WSAPROTOCOL_INFOW info;
   SOCKET copy;
 
+  (void) after;
   if (WSADuplicateSocketW((SOCKET) fd, GetCurrentProcessId(), &info) != 0)
     return uv_translate_sys_error(WSAGetLastError());
   copy = WSASocketW(FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, &info, 0,

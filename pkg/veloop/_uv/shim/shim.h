@@ -200,7 +200,10 @@ enum { VL_IDLE = INT_MAX }; /* what a sleeper that is not needed is set to, mill
 extern _Thread_local const vl_spawn_t *vl_port_spawn;
 unsigned vl_port_occupy_stdio(void);
 void vl_port_vacate_stdio(unsigned occupied);
-int vl_port_copy_socket(int fd); /* -> another descriptor (SOCKET) of it, or a status */
+/* -> another descriptor (SOCKET) of it, with a number above `after` and above 2, or a status. libuv
+ * may still know that number, if a descriptor was closed behind its back; then it says UV_EEXIST,
+ * and the caller asks for the next. */
+int vl_port_copy(int fd, int after);
 void vl_port_close_socket(int fd);
 int vl_port_cancelling(int tries); /* May what was closed be still about to end? Then waits a moment. */
 char **vl_environment(void);

@@ -9,14 +9,17 @@
 #endif
 
 static int open_copy(vl_handle_t *handle, int fd) {
-  int copy = vl_port_copy_socket(fd);
+  int copy = 0;
   int r;
 
-  if (copy < 0)
-    return copy;
-  r = uv_tcp_open(&handle->uv.tcp, (uv_os_sock_t) copy);
-  if (r != 0)
-    vl_port_close_socket(copy);
+  do {
+    copy = vl_port_copy(fd, copy);
+    if (copy < 0)
+      return copy;
+    r = uv_tcp_open(&handle->uv.tcp, (uv_os_sock_t) copy);
+    if (r != 0)
+      vl_port_close_socket(copy);
+  } while (r == UV_EEXIST);
   return r;
 }
 
