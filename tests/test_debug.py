@@ -208,6 +208,24 @@ def test_slow_reader_is_logged(debug_loop, warnings_log):
     assert message.startswith("Executing <Handle ")
 
 
+def test_slow_reader_is_logged_once(debug_loop, warnings_log, monkeypatch):
+    now = [1000.0]
+
+    def a_slow_reader():
+        now[0] += 100
+        debug_loop.remove_reader(left)
+        debug_loop.stop()
+
+    with socket_pair() as (left, right):
+        debug_loop.add_reader(left, a_slow_reader)
+        right.send(b"x")
+        monkeypatch.setattr(debug_loop, "time", lambda: now[0])
+        debug_loop.run_forever()
+    monkeypatch.undo()
+    [message] = warnings_log()
+    assert "a_slow_reader" in message
+
+
 def test_slow_step_of_a_task_is_logged_with_the_task(debug_loop, warnings_log):
     debug_loop.slow_callback_duration = 0
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextvars
+import signal
 import sys
 import traceback
 
 import pytest
 
-from helpers import run, run_turns
+from helpers import WINDOWS, run, run_turns, socket_pair
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -203,6 +204,40 @@ def test_default_handler_tells_the_origin_in_debug_mode(default_loop, asyncio_lo
     default_loop.set_debug(True)
     default_loop.call_soon(fail)
     run_turns(default_loop)
+    message = asyncio_log.take_one().getMessage()
+    assert "Object created at (most recent call last):" in message
+    assert __file__ in message
+
+
+def test_default_handler_tells_the_origin_of_a_reader(default_loop, asyncio_log):
+    default_loop.set_debug(True)
+
+    def reader():
+        default_loop.remove_reader(left)
+        default_loop.stop()
+        fail()
+
+    with socket_pair() as (left, right):
+        default_loop.add_reader(left, reader)
+        right.send(b"x")
+        default_loop.run_forever()
+    message = asyncio_log.take_one().getMessage()
+    assert "Object created at (most recent call last):" in message
+    assert __file__ in message
+
+
+@pytest.mark.skipif(WINDOWS, reason="Windows has no such signals")
+def test_default_handler_tells_the_origin_of_a_signal_handler(default_loop, asyncio_log):
+    default_loop.set_debug(True)
+
+    def caught():
+        default_loop.stop()
+        fail()
+
+    default_loop.add_signal_handler(signal.SIGUSR1, caught)
+    signal.raise_signal(signal.SIGUSR1)
+    default_loop.run_forever()
+    default_loop.remove_signal_handler(signal.SIGUSR1)
     message = asyncio_log.take_one().getMessage()
     assert "Object created at (most recent call last):" in message
     assert __file__ in message

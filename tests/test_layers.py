@@ -24,7 +24,7 @@ PRIMITIVES = ["locks", "queues", "timeouts", "taskgroups", "threads"]
 STREAMS = ["stream_reader", "streams", "subprocess"]
 # debug is first because everybody logs through it.
 LOOP = """
-    handles arguments nesting debug fork heap timers wakeup poll signals dns sockets executor
+    handles arguments poll nesting debug fork heap timers wakeup signals dns sockets executor
     gil turn asyncgens core
     transport buffers stream datagram tls_state tls_flow tls_transport tls server
     tcp unix pipe named_pipe udp sendfile

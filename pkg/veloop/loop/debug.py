@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .._uv.events import Target, drop
 from . import nesting
 from .handles import Handle, TimerHandle, unqueued
+from .poll import Watch
 
 if TYPE_CHECKING:
     from .core import Core
@@ -118,8 +119,10 @@ def _call_target(loop: Core, target: Target, kind: int, a: int, b: int) -> None:
     except BaseException as exc:
         loop._target_failed(target, exc)
     took = loop.time() - t0
-    if took >= loop.slow_callback_duration:
-        _slow(repr(getattr(target, "__self__", target)), took)
+    owner = getattr(target, "__self__", target)
+    # The callbacks of add_reader and add_writer are handles, each of which was timed.
+    if took >= loop.slow_callback_duration and not isinstance(owner, Watch):
+        _slow(repr(owner), took)
 
 
 def _slow(what: str, took: float) -> None:

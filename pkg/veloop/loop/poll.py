@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._uv import lib
 from .._uv.errors import error
-from .handles import Handle
+from .handles import Handle, trace
 
 if TYPE_CHECKING:
     from .loop import EventLoop
@@ -80,10 +80,16 @@ class Poller:
         self.watches: dict[int, Watch] = {}
 
     def add_reader(self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
-        self._set_reader(file, Handle(callback, args, self._loop))
+        self._set_reader(file, self._handle(callback, args))
 
     def add_writer(self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
-        self._set_writer(file, Handle(callback, args, self._loop))
+        self._set_writer(file, self._handle(callback, args))
+
+    def _handle(self, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
+        handle = Handle(callback, args, self._loop)
+        if self._loop._debug:
+            trace(handle, 3)
+        return handle
 
     def remove_reader(self, file: Any) -> bool:
         watch = self._known(file)

@@ -30,7 +30,7 @@ from .._uv import IS_PYPY, lib
 from .._uv.errors import check
 from .._uv.events import SIGNALS
 from .debug import logger
-from .handles import Handle
+from .handles import Handle, trace
 
 if TYPE_CHECKING:
     from .core import Core
@@ -196,6 +196,8 @@ class Signals:
             )
         _all.add(self)
         handle = Handle(callback, args, loop)
+        if loop._debug:
+            trace(handle, 2)
         before = self.handlers.get(sig)
         self.handlers[sig] = handle
         try:
