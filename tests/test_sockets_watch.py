@@ -209,7 +209,7 @@ def test_watch_is_gone_after_two_polls(loop, pair, how):
         else:
             await receive_late(loop, sock, peer)
             assert lib.vl_live_handles() <= before + 1
-        assert loop._poller.watches == {}
+        assert loop._watches == {}
         assert not any(loop._driver.targets)
         if how == "closed":
             sock.close()

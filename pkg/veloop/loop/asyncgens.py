@@ -19,7 +19,7 @@ class AsyncGenerators:
     __slots__ = ("_loop", "_open", "_shutdown")
 
     def __init__(self, loop: Core) -> None:
-        self._loop = loop
+        self._loop = weakref.ref(loop)  # a closed loop is to go with its last user
         self._open: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
         self._shutdown = False
 
@@ -34,17 +34,18 @@ class AsyncGenerators:
                 "loop.shutdown_asyncgens() call",
                 ResourceWarning,
                 stacklevel=2,
-                source=self._loop,
+                source=self._loop(),
             )
         self._open.add(agen)
 
     def _dropped(self, agen: AsyncGenerator[Any, Any]) -> None:
         self._open.discard(agen)
-        if not self._loop.is_closed():
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
             # Dropped by the garbage collector, and that may be in any thread.
-            self._loop.call_soon_threadsafe(self._loop.create_task, agen.aclose())
+            loop.call_soon_threadsafe(loop.create_task, agen.aclose())
 
-    async def shutdown(self) -> None:
+    async def shutdown(self, loop: Core) -> None:
         self._shutdown = True
         agens = list(self._open)
         self._open.clear()
@@ -52,7 +53,7 @@ class AsyncGenerators:
         results = await asyncio.gather(*closing, return_exceptions=True)
         for agen, result in zip(agens, results, strict=True):
             if isinstance(result, Exception):
-                self._loop.call_exception_handler(
+                loop.call_exception_handler(
                     {
                         "message": "an error occurred during closing of "
                         f"asynchronous generator {agen!r}",

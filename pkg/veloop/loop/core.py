@@ -72,8 +72,8 @@ class Core(asyncio.AbstractEventLoop):
         self._driver = Driver()
         # By their descriptors: who has a socket that applications can get at too.
         self._given: dict[int, StreamTransport | DatagramTransport | Listener] = {}
-        self._signals = Signals(self)
-        self._executor = executors.DefaultExecutor(self)
+        self._signals = Signals(self._driver, self._ready)
+        self._executor = executors.DefaultExecutor()
         self._task_factory: Callable[..., Any] | None = None
         self._exception_handler: Callable[..., object] | None = None
         self._current_handle: Handle | TimerHandle | None = None
@@ -298,7 +298,7 @@ class Core(asyncio.AbstractEventLoop):
             return
         if self._debug:
             debug.logger.debug("Close %r", self)
-        self._signals.close()
+        self._signals.close(self)
         self._closed = True
         self._ready.clear()
         self._due.clear()
@@ -329,7 +329,7 @@ class Core(asyncio.AbstractEventLoop):
     def _close_inherited(self) -> None:
         """Release what the child has of a loop; the parent does not notice. Once."""
         if not self._driver.closed:
-            self._signals.close()
+            self._signals.close(self)
             self._ready.clear()
             self._release()
 
@@ -516,7 +516,7 @@ class Core(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Close all asynchronous generators that are still open."""
-        await self._asyncgens.shutdown()
+        await self._asyncgens.shutdown(self)
 
     # --------------------------------------------------------------------------- executor
 
@@ -535,7 +535,7 @@ class Core(asyncio.AbstractEventLoop):
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Shut the default executor down and wait, at most `timeout` seconds, for its threads."""
-        await self._executor.shutdown(timeout)
+        await self._executor.shutdown(self, timeout)
 
     # -------------------------------------------------------------- debug and error handling
 
@@ -571,7 +571,7 @@ class Core(asyncio.AbstractEventLoop):
 
     def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call callback(*args) in the loop when the signal arrives. Main thread only."""
-        self._signals.add(sig, callback, args)
+        self._signals.add(self, sig, callback, args)
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Restore a signal's default handler; return whether there was one of ours."""

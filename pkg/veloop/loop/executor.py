@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 class DefaultExecutor:
     """The loop's default executor: made at its first use, shut down once."""
 
-    __slots__ = ("_loop", "_shutdown", "executor")
+    __slots__ = ("_shutdown", "executor")
 
-    def __init__(self, loop: Core) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._shutdown = False
         self.executor: concurrent.futures.Executor | None = None
 
@@ -35,13 +34,13 @@ class DefaultExecutor:
             raise TypeError(f"executor must be ThreadPoolExecutor instance, not {executor!r}")
         self.executor = executor
 
-    async def shutdown(self, timeout: float | None) -> None:
+    async def shutdown(self, loop: Core, timeout: float | None) -> None:
         self._shutdown = True
         executor = self.executor
         if executor is None:
             return
-        future = self._loop.create_future()
-        thread = threading.Thread(target=self._join, args=(executor, future))
+        future = loop.create_future()
+        thread = threading.Thread(target=_join, args=(executor, future))
         thread.start()
         try:
             async with asyncio.timeout(timeout):
@@ -56,23 +55,24 @@ class DefaultExecutor:
         else:
             thread.join()
 
-    def _join(self, executor: concurrent.futures.Executor, future: asyncio.Future[None]) -> None:
-        loop = self._loop
-        try:
-            executor.shutdown(wait=True)
-        except Exception as exc:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_fail, future, exc)
-        else:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_succeed, future)
-
     def close(self) -> None:
         """Let the threads go without waiting for them."""
         self._shutdown = True
         executor, self.executor = self.executor, None
         if executor is not None:
             executor.shutdown(wait=False)
+
+
+def _join(executor: concurrent.futures.Executor, future: asyncio.Future[None]) -> None:
+    loop = future.get_loop()
+    try:
+        executor.shutdown(wait=True)
+    except Exception as exc:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_fail, future, exc)
+    else:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_succeed, future)
 
 
 def _succeed(future: asyncio.Future[None]) -> None:

@@ -9,11 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from . import dns, process, sockets, tcp, tls, udp, unix
+from . import dns, poll, process, sockets, tcp, tls, udp, unix
 from . import pipe as pipes
 from . import sendfile as files
 from .core import Core
-from .poll import Poller
 from .server import ProtocolFactory, Server
 
 if sys.platform == "win32":
@@ -28,34 +27,34 @@ Ts = TypeVarTuple("Ts")
 class EventLoop(Core):
     """asyncio's event loop on libuv. Make one with `veloop.new_event_loop()`."""
 
-    __slots__ = ("_poller",)
+    __slots__ = ("_watches",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._poller = Poller(self)
+        self._watches: dict[int, poll.Watch] = {}  # by descriptor
 
     def close(self) -> None:
         """Close the loop and every handle still open in it. Idempotent."""
         super().close()
-        self._poller.close()
+        self._watches.clear()
 
     # -------------------------------------------------------------- descriptors
 
     def add_reader(self, fd: FileDescriptor, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call callback(*args) whenever fd can be read (uv_poll, level-triggered)."""
-        self._poller.add_reader(fd, callback, args)
+        poll.add_reader(self, fd, callback, args)
 
     def remove_reader(self, fd: FileDescriptor) -> bool:
         """Stop watching fd for reading; return whether it was watched."""
-        return self._poller.remove_reader(fd)
+        return poll.remove_reader(self, fd)
 
     def add_writer(self, fd: FileDescriptor, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call callback(*args) whenever fd can be written (uv_poll, level-triggered)."""
-        self._poller.add_writer(fd, callback, args)
+        poll.add_writer(self, fd, callback, args)
 
     def remove_writer(self, fd: FileDescriptor) -> bool:
         """Stop watching fd for writing; return whether it was watched."""
-        return self._poller.remove_writer(fd)
+        return poll.remove_writer(self, fd)
 
     # asyncio.PidfdChildWatcher calls the running loop by these names.
     _add_reader = add_reader

@@ -28,10 +28,10 @@ vl_poll_set = lib.vl_poll_set
 class Watch:
     """Who is told about one descriptor: a callback each time, a future once."""
 
-    __slots__ = ("fd", "file", "ident", "poller", "reader", "simple", "writer")
+    __slots__ = ("fd", "file", "ident", "loop", "reader", "simple", "writer")
 
-    def __init__(self, poller: Poller, fd: int, file: Any) -> None:
-        self.poller = poller
+    def __init__(self, loop: EventLoop, fd: int, file: Any) -> None:
+        self.loop = loop
         self.fd = fd
         self.file = file  # by which it is found when it has been closed
         self.ident = 0
@@ -60,215 +60,226 @@ class Watch:
                     writer.set_result(None)
         if not told:
             return
-        poller = self.poller
+        loop = self.loop
         if self.simple:
             # C lets it rest: nothing more comes, and if the next wait is soon it costs less.
-            del poller.watches[self.fd], poller._loop._driver.targets[self.ident]
-        elif poller.watches.get(self.fd) is self:
-            poller._apply(self, 0)
+            del loop._watches[self.fd], loop._driver.targets[self.ident]
+        elif loop._watches.get(self.fd) is self:
+            _apply(self, 0)
 
     def _call(self, handle: Handle) -> None:
         if not handle._cancelled:
-            self.poller._loop._run_handle(handle)
+            self.loop._run_handle(handle)
 
 
-class Poller:
-    __slots__ = ("_loop", "watches")
+def add_reader(
+    loop: EventLoop, file: Any, callback: Callable[..., object], args: tuple[Any, ...]
+) -> None:
+    _set_reader(loop, file, _handle(loop, callback, args))
 
-    def __init__(self, loop: EventLoop) -> None:
-        self._loop = loop
-        self.watches: dict[int, Watch] = {}
 
-    def add_reader(self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
-        self._set_reader(file, self._handle(callback, args))
+def add_writer(
+    loop: EventLoop, file: Any, callback: Callable[..., object], args: tuple[Any, ...]
+) -> None:
+    _set_writer(loop, file, _handle(loop, callback, args))
 
-    def add_writer(self, file: Any, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
-        self._set_writer(file, self._handle(callback, args))
 
-    def _handle(self, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
-        handle = Handle(callback, args, self._loop)
-        if self._loop._debug:
-            trace(handle, 3)
-        return handle
+def _handle(loop: EventLoop, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
+    handle = Handle(callback, args, loop)
+    if loop._debug:
+        trace(handle, 3)
+    return handle
 
-    def remove_reader(self, file: Any) -> bool:
-        watch = self._known(file)
-        if watch is None or watch.reader is None:
-            return False
-        self._drop_reader(watch)
-        return True
 
-    def remove_writer(self, file: Any) -> bool:
-        watch = self._known(file)
-        if watch is None or watch.writer is None:
-            return False
-        self._drop_writer(watch)
-        return True
+def remove_reader(loop: EventLoop, file: Any) -> bool:
+    watch = _known(loop, file)
+    if watch is None or watch.reader is None:
+        return False
+    _drop_reader(watch)
+    return True
 
-    def close(self) -> None:
-        """The loop has been closed, and the watches with it."""
-        self.watches.clear()
 
-    # ------------------------------------------------------------- the waits of sock_ methods
+def remove_writer(loop: EventLoop, file: Any) -> bool:
+    watch = _known(loop, file)
+    if watch is None or watch.writer is None:
+        return False
+    _drop_writer(watch)
+    return True
 
-    def wait_reader(self, fd: int, ready: asyncio.Future[None]) -> Watch:
-        """Have the future done when fd can be read."""
-        if fd in self.watches:
-            return self._set_reader(fd, ready)
-        watch = self._wait(fd, VL_READABLE)
-        watch.reader = ready
-        return watch
 
-    def wait_writer(self, fd: int, ready: asyncio.Future[None]) -> Watch:
-        """Have the future done when fd can be written."""
-        if fd in self.watches:
-            return self._set_writer(fd, ready)
-        watch = self._wait(fd, VL_WRITABLE)
-        watch.writer = ready
-        return watch
+# ------------------------------------------------------------- the waits of sock_ methods
 
-    def end_wait(self, watch: Watch, ready: asyncio.Future[None]) -> None:
-        """Nobody waits for that future any more, be it done or not."""
-        if self._loop.is_closed() or self.watches.get(watch.fd) is not watch:
-            return
-        if watch.reader is ready:
-            self._drop_reader(watch)
-        elif watch.writer is ready:
-            self._drop_writer(watch)
 
-    def _wait(self, fd: int, event: int) -> Watch:
-        """A watch of a descriptor that has none: for one event, which is told once."""
-        loop = self._loop
-        if loop._closed:
-            loop._check_closed()
-        if fd in loop._given:
-            loop._check_not_given(fd)
-        driver = loop._driver
-        ident = vl_poll_set(driver.pointer, fd, event, event, True)
-        if ident < 0:
-            raise self._refusal(ident, fd)
-        watch = Watch(self, fd, fd)
-        watch.ident = ident
-        driver.targets[ident] = watch.on_event
-        self.watches[fd] = watch
-        return watch
+def wait_reader(loop: EventLoop, fd: int, ready: asyncio.Future[None]) -> Watch:
+    """Have the future done when fd can be read."""
+    if fd in loop._watches:
+        return _set_reader(loop, fd, ready)
+    watch = _wait(loop, fd, VL_READABLE)
+    watch.reader = ready
+    return watch
 
-    # ------------------------------------------------------------------------- what they share
 
-    def _watch(self, file: Any) -> Watch:
-        self._loop._check_closed()
-        fd = fileno(file)
-        self._loop._check_not_given(fd)
-        watch = self.watches.get(fd) or Watch(self, fd, file)
-        watch.file = file
-        return watch
+def wait_writer(loop: EventLoop, fd: int, ready: asyncio.Future[None]) -> Watch:
+    """Have the future done when fd can be written."""
+    if fd in loop._watches:
+        return _set_writer(loop, fd, ready)
+    watch = _wait(loop, fd, VL_WRITABLE)
+    watch.writer = ready
+    return watch
 
-    def _known(self, file: Any) -> Watch | None:
-        watch: Watch | None
-        if self._loop.is_closed():
-            return None
-        try:
-            fd = fileno(file)
-        except ValueError:
-            # A file object that was closed while it was watched can still be removed.
-            for watch in self.watches.values():
-                if watch.file is file:
-                    return watch
-            raise
-        watch = self.watches.get(fd)
-        if watch is None:
-            self._loop._check_not_given(fd)
-        return watch
 
-    def _set_reader(self, file: Any, reader: Handle | asyncio.Future[None]) -> Watch:
-        watch = self._watch(file)
-        before, watch.reader = watch.reader, reader
-        try:
-            self._apply(watch, VL_READABLE)
-        except BaseException:
-            watch.reader = before
-            raise
-        if isinstance(before, Handle):
-            before.cancel()
-        return watch
+def end_wait(watch: Watch, ready: asyncio.Future[None]) -> None:
+    """Nobody waits for that future any more, be it done or not."""
+    loop = watch.loop
+    if loop.is_closed() or loop._watches.get(watch.fd) is not watch:
+        return
+    if watch.reader is ready:
+        _drop_reader(watch)
+    elif watch.writer is ready:
+        _drop_writer(watch)
 
-    def _set_writer(self, file: Any, writer: Handle | asyncio.Future[None]) -> Watch:
-        watch = self._watch(file)
-        before, watch.writer = watch.writer, writer
-        try:
-            self._apply(watch, VL_WRITABLE)
-        except BaseException:
-            watch.writer = before
-            raise
-        if isinstance(before, Handle):
-            before.cancel()
-        return watch
 
-    def _drop_reader(self, watch: Watch) -> None:
-        reader, watch.reader = watch.reader, None
-        try:
-            self._apply(watch, 0)
-        except BaseException:
-            watch.reader = reader
-            raise
-        if isinstance(reader, Handle):
-            reader.cancel()
+def _wait(loop: EventLoop, fd: int, event: int) -> Watch:
+    """A watch of a descriptor that has none: for one event, which is told once."""
+    if loop._closed:
+        loop._check_closed()
+    if fd in loop._given:
+        loop._check_not_given(fd)
+    driver = loop._driver
+    ident = vl_poll_set(driver.pointer, fd, event, event, True)
+    if ident < 0:
+        raise _refusal(loop, ident, fd)
+    watch = Watch(loop, fd, fd)
+    watch.ident = ident
+    driver.targets[ident] = watch.on_event
+    loop._watches[fd] = watch
+    return watch
 
-    def _drop_writer(self, watch: Watch) -> None:
-        writer, watch.writer = watch.writer, None
-        try:
-            self._apply(watch, 0)
-        except BaseException:
-            watch.writer = writer
-            raise
-        if isinstance(writer, Handle):
-            writer.cancel()
 
-    def _apply(self, watch: Watch, added: int) -> None:
-        """Make libuv watch for what there is somebody for; `added` is the event of a new one."""
-        driver = self._loop._driver
-        reader, writer = watch.reader, watch.writer
-        events = (VL_READABLE if reader is not None else 0) | (
-            VL_WRITABLE if writer is not None else 0
-        )
-        once = not (isinstance(reader, Handle) or isinstance(writer, Handle))
-        watch.simple = False
-        ident = vl_poll_set(driver.pointer, watch.fd, events, added, once)
-        if ident == watch.ident:
-            return
-        if ident == VL_EFOREIGN:
-            raise error(ident)
-        # The first callback, the last one gone, or a watch that gave way to a newer file.
-        if watch.ident:  # 0, that of a new watch, is the id of the signals
-            driver.targets.pop(watch.ident, None)
-            self.watches.pop(watch.fd, None)
-            # Who waits for the other event waits for one of the file that is no more.
-            if added != VL_READABLE:
-                watch.reader = None
-                if isinstance(reader, Handle):
-                    reader.cancel()
-            if added != VL_WRITABLE:
-                watch.writer = None
-                if isinstance(writer, Handle):
-                    writer.cancel()
-        watch.ident = max(ident, 0)
-        if ident > 0:
-            driver.targets[ident] = watch.on_event
-            self.watches[watch.fd] = watch
-        elif ident < 0:
-            raise self._refusal(ident, watch.fd)
+# ------------------------------------------------------------------------- what they share
 
-    def _refusal(self, status: int, fd: int) -> Exception:
-        user = self._user_of(fd) if status == UV_EEXIST else None
-        return error(status) if user is None else _in_use(fd, user)
 
-    def _user_of(self, fd: int) -> object | None:
-        """The transport or listener that has this descriptor, if there is one."""
-        for target in self._loop._driver.targets.values():
-            owner = getattr(target, "__self__", None)
-            if getattr(owner, "_fileno", _no_fileno)() == fd:
-                return owner
+def _watch(loop: EventLoop, file: Any) -> Watch:
+    loop._check_closed()
+    fd = fileno(file)
+    loop._check_not_given(fd)
+    watch = loop._watches.get(fd) or Watch(loop, fd, file)
+    watch.file = file
+    return watch
+
+
+def _known(loop: EventLoop, file: Any) -> Watch | None:
+    watch: Watch | None
+    if loop.is_closed():
         return None
+    try:
+        fd = fileno(file)
+    except ValueError:
+        # A file object that was closed while it was watched can still be removed.
+        for watch in loop._watches.values():
+            if watch.file is file:
+                return watch
+        raise
+    watch = loop._watches.get(fd)
+    if watch is None:
+        loop._check_not_given(fd)
+    return watch
+
+
+def _set_reader(loop: EventLoop, file: Any, reader: Handle | asyncio.Future[None]) -> Watch:
+    watch = _watch(loop, file)
+    before, watch.reader = watch.reader, reader
+    try:
+        _apply(watch, VL_READABLE)
+    except BaseException:
+        watch.reader = before
+        raise
+    if isinstance(before, Handle):
+        before.cancel()
+    return watch
+
+
+def _set_writer(loop: EventLoop, file: Any, writer: Handle | asyncio.Future[None]) -> Watch:
+    watch = _watch(loop, file)
+    before, watch.writer = watch.writer, writer
+    try:
+        _apply(watch, VL_WRITABLE)
+    except BaseException:
+        watch.writer = before
+        raise
+    if isinstance(before, Handle):
+        before.cancel()
+    return watch
+
+
+def _drop_reader(watch: Watch) -> None:
+    reader, watch.reader = watch.reader, None
+    try:
+        _apply(watch, 0)
+    except BaseException:
+        watch.reader = reader
+        raise
+    if isinstance(reader, Handle):
+        reader.cancel()
+
+
+def _drop_writer(watch: Watch) -> None:
+    writer, watch.writer = watch.writer, None
+    try:
+        _apply(watch, 0)
+    except BaseException:
+        watch.writer = writer
+        raise
+    if isinstance(writer, Handle):
+        writer.cancel()
+
+
+def _apply(watch: Watch, added: int) -> None:
+    """Make libuv watch for what there is somebody for; `added` is the event of a new one."""
+    loop = watch.loop
+    driver = loop._driver
+    reader, writer = watch.reader, watch.writer
+    events = (VL_READABLE if reader is not None else 0) | (VL_WRITABLE if writer is not None else 0)
+    once = not (isinstance(reader, Handle) or isinstance(writer, Handle))
+    watch.simple = False
+    ident = vl_poll_set(driver.pointer, watch.fd, events, added, once)
+    if ident == watch.ident:
+        return
+    if ident == VL_EFOREIGN:
+        raise error(ident)
+    # The first callback, the last one gone, or a watch that gave way to a newer file.
+    if watch.ident:  # 0, that of a new watch, is the id of the signals
+        driver.targets.pop(watch.ident, None)
+        loop._watches.pop(watch.fd, None)
+        # Who waits for the other event waits for one of the file that is no more.
+        if added != VL_READABLE:
+            watch.reader = None
+            if isinstance(reader, Handle):
+                reader.cancel()
+        if added != VL_WRITABLE:
+            watch.writer = None
+            if isinstance(writer, Handle):
+                writer.cancel()
+    watch.ident = max(ident, 0)
+    if ident > 0:
+        driver.targets[ident] = watch.on_event
+        loop._watches[watch.fd] = watch
+    elif ident < 0:
+        raise _refusal(loop, ident, watch.fd)
+
+
+def _refusal(loop: EventLoop, status: int, fd: int) -> Exception:
+    user = _user_of(loop, fd) if status == UV_EEXIST else None
+    return error(status) if user is None else _in_use(fd, user)
+
+
+def _user_of(loop: EventLoop, fd: int) -> object | None:
+    """The transport or listener that has this descriptor, if there is one."""
+    for target in loop._driver.targets.values():
+        owner = getattr(target, "__self__", None)
+        if getattr(owner, "_fileno", _no_fileno)() == fd:
+            return owner
+    return None
 
 
 def fileno(file: Any) -> int:

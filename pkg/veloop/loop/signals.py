@@ -23,14 +23,15 @@ import sys
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._uv import IS_PYPY, lib
 from .._uv.errors import check
-from .._uv.events import SIGNALS
+from .._uv.events import SIGNALS, Driver
 from .debug import logger
-from .handles import Handle, trace
+from .handles import Handle, TimerHandle, trace
 
 if TYPE_CHECKING:
     from .core import Core
@@ -68,12 +69,13 @@ def _caught(signum: int, frame: object) -> None:
 
 class Signals:
     __slots__ = (
-        *("__weakref__", "_before", "_before_file", "_loop", "_maybe_lost", "_pair", "_running"),
-        "handlers",
+        *("__weakref__", "_before", "_before_file", "_driver", "_maybe_lost", "_pair", "_ready"),
+        *("_running", "handlers"),
     )
 
-    def __init__(self, loop: Core) -> None:
-        self._loop = loop
+    def __init__(self, driver: Driver, ready: deque[Handle | TimerHandle]) -> None:
+        self._driver = driver
+        self._ready = ready
         self._pair: _Pair = None
         self._before: int | None = None  # the wakeup descriptor of before we took it
         self._before_file: _File = None  # and what it was
@@ -86,13 +88,12 @@ class Signals:
     def _write_end(self) -> int:
         if self._pair is None:
             pair = _open_pair()
-            driver = self._loop._driver
             try:
-                check(lib.vl_signals_watch(driver.pointer, pair[0]))
+                check(lib.vl_signals_watch(self._driver.pointer, pair[0]))
             except BaseException:
                 _close_pair(pair)
                 raise
-            driver.targets[SIGNALS] = self._on_event
+            self._driver.targets[SIGNALS] = self._on_event
             self._pair = pair
         return self._pair[1]
 
@@ -148,7 +149,7 @@ class Signals:
             pass
 
     def _on_event(self, kind: int, size: int, offset: int) -> None:
-        numbers = self._loop._driver.slab[offset : offset + size]
+        numbers = self._driver.slab[offset : offset + size]
         self._pass_on(numbers)
         for signum in numbers:
             self._call(signum)
@@ -175,7 +176,7 @@ class Signals:
         if handle._cancelled:
             self.remove(signum)
         else:
-            self._loop._ready.append(handle)
+            self._ready.append(handle)
 
     def _check_room(self, signum: int) -> None:
         if signum in self.handlers and not _writable(self._pair):
@@ -183,11 +184,12 @@ class Signals:
 
     # ------------------------------------------------------------------------- handlers
 
-    def add(self, sig: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def add(
+        self, loop: Core, sig: int, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
         if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         _check_signal(sig)
-        loop = self._loop
         loop._check_closed()
         if not self._take():
             raise RuntimeError(
@@ -228,15 +230,15 @@ class Signals:
         self._give_back()
         return True
 
-    def close(self) -> None:
+    def close(self, loop: Core) -> None:
         if sys.is_finalizing():
             if self.handlers:
                 warnings.warn(
-                    f"Closing the loop {self._loop!r} on interpreter shutdown stage, "
+                    f"Closing the loop {loop!r} on interpreter shutdown stage, "
                     "skipping signal handlers removal",
                     ResourceWarning,
                     stacklevel=3,
-                    source=self._loop,
+                    source=loop,
                 )
                 self.handlers.clear()
         else:

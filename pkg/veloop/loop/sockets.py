@@ -15,6 +15,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
+from . import poll
 from .arguments import check_no_tls_socket
 from .dns import resolve
 
@@ -171,12 +172,12 @@ def check_socket(loop: EventLoop, sock: socket.socket) -> None:
 async def _readable(loop: EventLoop, sock: socket.socket) -> None:
     ready = loop.create_future()
     # By number: the object may be closed while we wait.
-    watch = loop._poller.wait_reader(sock.fileno(), ready)
+    watch = poll.wait_reader(loop, sock.fileno(), ready)
     try:
         await ready
     finally:
         if watch.reader is ready:
-            loop._poller.end_wait(watch, ready)
+            poll.end_wait(watch, ready)
 
 
 async def _writable(loop: EventLoop, sock: socket.socket) -> None:
@@ -185,9 +186,9 @@ async def _writable(loop: EventLoop, sock: socket.socket) -> None:
 
 async def wait_writable(loop: EventLoop, fd: int, ready: asyncio.Future[None]) -> None:
     """Wait for the future, which is done when the descriptor can be written, if not before."""
-    watch = loop._poller.wait_writer(fd, ready)
+    watch = poll.wait_writer(loop, fd, ready)
     try:
         await ready
     finally:
         if watch.writer is ready:
-            loop._poller.end_wait(watch, ready)
+            poll.end_wait(watch, ready)
