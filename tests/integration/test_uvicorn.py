@@ -3,6 +3,8 @@
 What is asked here is what a user sees from outside: answers, log lines, exit codes.
 """
 
+import errno
+import os
 import re
 import signal
 import socket
@@ -345,7 +347,8 @@ def test_the_port_is_in_use(loop_kind):
         stock_code, stock_lines = failing_start("asyncio", "--port", port)
     assert code == stock_code != 0
     assert complaint(lines) == complaint(stock_lines)
-    assert f"('127.0.0.1', {port}): address already in use" in complaint(lines)
+    text = os.strerror(errno.EADDRINUSE).lower()
+    assert f"('127.0.0.1', {port}): {text}" in complaint(lines)
 
 
 def complaint(lines):

@@ -9,6 +9,7 @@ module: a cache, a guard, a mock.
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import operator
 import os
@@ -40,6 +41,16 @@ _KINDS: dict[int, int] = {int(each): each for each in socket.SocketKind}
 # With other flags than these the answer for a numeric address and port may be another.
 _MATTER = ~int(socket.AI_PASSIVE | socket.AI_NUMERICHOST | getattr(socket, "AI_NUMERICSERV", 0))
 
+
+def _tells_names() -> bool:
+    """Does the system tell the canonical name unasked? musl does; for an address, the host."""
+    try:
+        return bool(_socket.getaddrinfo("127.0.0.1", 0, 0, 0, 0, socket.AI_NUMERICHOST)[0][3])
+    except OSError:
+        return False
+
+
+_NAMED = _tells_names()
 
 _own_getaddrinfo, _own_getnameinfo = socket.getaddrinfo, socket.getnameinfo
 
@@ -300,7 +311,7 @@ def _known_addrinfo(host: str, port: Any, family: int, type: int, proto: int) ->
     af, _, protocol, _, address = info
     if af == _INET6:
         address = socket.inet_ntop(_INET6, socket.inet_pton(_INET6, host)), *address[1:]
-    return af, _KINDS[type], protocol, "", address
+    return af, _KINDS[type], protocol, host if _NAMED else "", address
 
 
 def _known_address(
