@@ -20,11 +20,13 @@ KNOWN = {"create_unix_server", "_stop_serving", "sendfile", "_sock_sendfile_nati
 pytestmark = pytest.mark.skipif(not LINUX, reason="about os.sendfile and Unix sockets")
 
 
-@pytest.fixture(params=["stat", "unlink", "sendfile"])
+@pytest.fixture(params=["stat", "unlink", "sendfile", "path.samestat"])
 def detected(request, monkeypatch):
     """Calls of that function, but for those of asyncio that are known."""
     found = []
-    real = getattr(os, request.param)
+    *module, name = request.param.split(".")
+    place = os.path if module else os
+    real = getattr(place, name)
 
     def call(*args, **kwargs):
         frame = sys._getframe(1)
@@ -36,7 +38,7 @@ def detected(request, monkeypatch):
         found.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(os, request.param, call)
+    monkeypatch.setattr(place, name, call)
     return found
 
 

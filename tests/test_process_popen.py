@@ -5,7 +5,9 @@ The child says what it finds, once started by the loop and once by Popen itself,
 compared. So whatever this machine's defaults are, they cannot differ.
 """
 
+import asyncio
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -407,6 +409,29 @@ def test_failure_is_popens(loop, command, options):
     assert (kind, number, filename) == stock[:3]
     if kind not in (OverflowError, ValueError):
         assert text == stock[3]
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy counts no references")
+@pytest.mark.parametrize("options", [{}, {"cwd": "/no/such/folder"}], ids=["program", "cwd"])
+def test_failure_leaves_nothing_to_the_collector(loop, options):
+    async def attempt():
+        try:
+            await loop.subprocess_exec(asyncio.SubprocessProtocol, "/no/such/program", **options)
+        except FileNotFoundError:
+            return
+        raise AssertionError
+
+    async def main():
+        await attempt()
+        gc.collect()
+        gc.disable()
+        try:
+            await attempt()
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert run(loop, main()) == 0
 
 
 def test_script_without_interpreter_is_no_program(loop, tmp_path):

@@ -164,3 +164,55 @@ def test_large_messages_come_in_one_piece_though_many_come_at_once(loop, connect
         run_until(loop, lambda: sum(size for _, size in pieces) == len(pairs) * size)
     # The first ones may be cut: nobody knew that they would be large.
     assert sorted(pieces) == [(number, size) for number in range(len(pairs))]
+
+
+async def watched(loop, protocol, sock):
+    loop.add_reader(sock, lambda: protocol.data_received(sock.recv(100)))
+    await asyncio.sleep(0)
+    return lambda: (loop.remove_reader(sock), sock.close())
+
+
+async def opened(loop, protocol, sock):
+    return (await loop.create_connection(lambda: protocol, sock=sock))[0].close
+
+
+async def accepted(loop, protocol, sock):
+    return (await loop.connect_accepted_socket(lambda: protocol, sock))[0].close
+
+
+async def pipe(loop, protocol, sock):
+    return (await loop.connect_read_pipe(lambda: protocol, sock))[0].close
+
+
+async def endpoint(loop, protocol, sock):
+    return (await loop.create_datagram_endpoint(lambda: protocol, sock=sock))[0].close
+
+
+@pytest.mark.skipif(not LINUX, reason="about Unix sockets, which are taken for pipes as well")
+@pytest.mark.parametrize("begin", [watched, opened, accepted, pipe, endpoint])
+def test_data_that_waits_comes_before_what_is_scheduled_afterwards(loop, begin):
+    # However soon that is: a program may close then what it read from before.
+    class Protocol(asyncio.Protocol, asyncio.DatagramProtocol):
+        def data_received(self, data):
+            order.append("data")
+
+        def datagram_received(self, data, address):
+            order.append("data")
+
+    async def main():
+        kind = socket.SOCK_DGRAM if begin is endpoint else socket.SOCK_STREAM
+        near, far = socket.socketpair(type=kind)
+        with far:
+            near.setblocking(False)
+            far.send(b"x")
+            close = await begin(loop, Protocol(), near)
+            loop.call_soon(order.append, "scheduled")
+            while len(order) < 2:
+                await asyncio.sleep(0)
+            close()
+            await asyncio.sleep(0)
+
+    for _ in range(20):
+        order = []
+        run(loop, main())
+        assert order == ["data", "scheduled"]

@@ -60,6 +60,7 @@ static const slot_t slots[] = {
     {&vs.timer_type, "_when", &vs.timer.when},
     {&vs.timer_type, "_scheduled", &vs.timer.scheduled},
     {&vs.driver_type, "address", &vs.driver.address},
+    {&vs.driver_type, "fresh", &vs.driver.fresh},
     {&vs.driver_type, "records", &vs.driver.records},
     {&vs.driver_type, "taken", &vs.driver.taken},
     {&vs.driver_type, "targets", &vs.driver.targets},
@@ -252,13 +253,10 @@ static PyObject *install(PyObject *module, PyObject *args, PyObject *keywords) {
       find_slots() < 0)
     return NULL;
   found = vs_find_originals();
-  if (found == NULL)
-    return NULL;
-  if (vs_put_methods() < 0) {
-    Py_DECREF(found);
-    return NULL;
-  }
-  vs.table = table;
+  if (found != NULL && vs_put_methods() < 0)
+    Py_CLEAR(found);
+  if (found != NULL)
+    vs.table = table;
   return found;
 }
 

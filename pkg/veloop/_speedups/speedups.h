@@ -98,7 +98,7 @@ typedef struct {
     Py_ssize_t when, scheduled;
   } timer;
   struct {
-    Py_ssize_t address, records, taken, targets, slab;
+    Py_ssize_t address, fresh, records, taken, targets, slab;
   } driver;
   struct {
     Py_ssize_t live, buffered, protocol, context, slab, refuse, resume, address, closing;

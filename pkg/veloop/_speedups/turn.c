@@ -50,6 +50,8 @@ static int poll_io(vs_run_t *run, double timeout) {
   taken = PyLong_AsLongLong(count);
   if (taken == -1 && PyErr_Occurred())
     return -1;
+  if (SLOT(run->driver, vs.driver.fresh) != Py_False)
+    vs_set(run->driver, vs.driver.fresh, Py_NewRef(Py_False));
   /* Looking takes no time, so the GIL is kept: speedups.h. */
   if (timeout == 0.0 && !vs.table->loop_may_wait(run->uv)) {
     n = vs.table->run(run->uv, 0.0, taken);
@@ -207,7 +209,8 @@ static int turn(vs_run_t *run) {
   if (run->ready->size > 0) /* a signal's handler, that ran in a method of the program's */
     timeout = 0.0;
   run->looked = timeout != 0.0 ? 0.0 : vs_clock();
-  looks = timeout != 0.0 || run->looked - run->polled > run->every;
+  looks = timeout != 0.0 || run->looked - run->polled > run->every ||
+          SLOT(run->driver, vs.driver.fresh) == Py_True;
   if (looks && SLOT(run->driver, vs.driver.records) == Py_None &&
       (timeout != 0.0 ? poll_io(run, timeout) : poll_busy(run)) < 0)
     return -1;

@@ -56,6 +56,7 @@ class Driver:
         "_owners",
         "address",
         "closed",
+        "fresh",
         "out",
         "pointer",
         "records",
@@ -77,6 +78,7 @@ class Driver:
         self._owners: list[Target] = []  # in a forked child: what targets were
         self.records: Iterator[Record] | None = None
         self.closed = False
+        self.fresh = False  # something is watched that no poll has looked at (loop/turn.py)
         self.taken = 0  # runs whose records we have got
         self.start = lib.vl_loop_slab(pointer)
         self.slab = ffi.buffer(self.start, lib.vl_loop_slab_size(pointer))

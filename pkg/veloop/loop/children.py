@@ -157,13 +157,7 @@ class Popen(_Popen):
         stage = ffi.new("int *")
         pid = lib.vl_process_spawn(self._loop_pointer, what, stage)
         if pid < 0:
-            exc = error(pid)
-            if isinstance(exc, OSError):
-                if stage[0] == lib.VL_SPAWN_CHDIR:
-                    exc.filename = cwd
-                elif stage[0] == lib.VL_SPAWN_EXEC:
-                    exc.filename = executable
-            raise exc
+            raise _failure(pid, stage[0], cwd, executable)
         self.pid = pid
         self._child_created = True
         self._close_pipe_fds(  # type: ignore[attr-defined]
@@ -187,6 +181,17 @@ class Popen(_Popen):
                 else:
                     self.returncode = os.waitstatus_to_exitcode(status)
             return self.returncode
+
+
+def _failure(status: int, stage: int, cwd: Any, executable: Any) -> Exception:
+    """The exception of Popen, which tells the file that it is about."""
+    exc = error(status)
+    if isinstance(exc, OSError):
+        if stage == lib.VL_SPAWN_CHDIR:
+            exc.filename = cwd
+        elif stage == lib.VL_SPAWN_EXEC:
+            exc.filename = executable
+    return exc
 
 
 class _Strings:

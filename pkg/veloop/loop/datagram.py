@@ -171,6 +171,7 @@ class DatagramTransport(Transport, asyncio.DatagramTransport):
     def _begin_reading(self) -> None:
         if not (self._closing or self._paused):
             self._live = True
+            self._loop._driver.fresh = True
             self._watch()
 
     def _received(self, what: Any, address: Any) -> None:

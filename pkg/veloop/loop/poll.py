@@ -86,6 +86,7 @@ def add_writer(
 
 def _handle(loop: EventLoop, callback: Callable[..., object], args: tuple[Any, ...]) -> Handle:
     handle = Handle(callback, args, loop)
+    loop._driver.fresh = True
     if loop._debug:
         trace(handle, 3)
     return handle

@@ -146,6 +146,9 @@ class StreamTransport(Transport):
     def _begin_reading(self) -> None:
         if not (self._closing or self._paused or self._eof_read):
             self._live = True
+            # Not for a server's connections: what comes of them is as a rule still under way.
+            if not self._addresses:
+                self._loop._driver.fresh = True
             try:
                 check(lib.vl_stream_read_start(self._handle))
             except OSError as exc:  # not connected, on Windows; or a pipe not open for reading

@@ -5,6 +5,9 @@ _POLL_EVERY went by; and where callbacks take longer than that, there is one bet
 Where other threads compute, a poll takes as long as getting the GIL back, and is repeated only
 after as long again, or _POLL_RARELY. The clock costs something, too: it is read after so many
 callbacks as take about half of that time.
+
+Where a program has begun to read or to watch (driver.fresh) the next turn looks, as every turn of
+asyncio's does: what is there already comes before what is scheduled once it has its transport.
 """
 
 from __future__ import annotations
@@ -60,7 +63,8 @@ class Looks:
                 self._every = _POLL_EVERY
         else:
             self._looked = now = _monotonic()
-            if now - self._polled > self._every and self._driver.records is None:
+            driver = self._driver
+            if (driver.fresh or now - self._polled > self._every) and driver.records is None:
                 self._poll_busy()
 
     def between(self) -> bool:
@@ -83,9 +87,11 @@ class Looks:
         return self._driver.records is not None
 
     def _poll(self, timeout: float) -> None:
-        n = vl_loop_run(self._pointer, timeout, self._driver.taken)
+        driver = self._driver
+        driver.fresh = False
+        n = vl_loop_run(self._pointer, timeout, driver.taken)
         if n:
-            self._driver.take(n)
+            driver.take(n)
         self._polled = self._looked = _monotonic()
 
     def _poll_busy(self) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CLEANUP = sys.version_info >= (3, 13)
 
 # Taken early, as in sendfile.py: what looks for blocking calls in coroutines (blockbuster) replaces
-# these, and lets the functions of asyncio's files alone call them.
+# these and os.path.samestat, and lets the functions of asyncio's files alone call them.
 _stat, _unlink = os.stat, os.unlink
 
 
@@ -59,7 +59,8 @@ class UnixServer(Server):
             return
         path, status = file
         try:
-            if os.path.samestat(_stat(path), status):
+            now = _stat(path)
+            if (now.st_ino, now.st_dev) == (status.st_ino, status.st_dev):
                 _unlink(path)
         except FileNotFoundError:
             pass
