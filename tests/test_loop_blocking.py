@@ -53,13 +53,14 @@ def test_unix_server(loop, detected):
         assert detected == []
 
 
-def test_sendfile(loop, detected):
+def test_sendfile(loop, tmp_path, detected):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+
     async def main():
         near, far = socket.socketpair()
         transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, near)
-        with tempfile.TemporaryFile() as file, socket_pair() as (left, right), far:
-            file.write(b"content")
-            file.flush()
+        with path.open("rb") as file, socket_pair() as (left, right), far:
             assert await loop.sock_sendfile(left, file, fallback=False) == 7
             assert right.recv(100) == b"content"
             assert await loop.sendfile(transport, file, fallback=False) == 7
